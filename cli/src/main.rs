@@ -1,0 +1,3 @@
+//! The one binary of Farshore.
+
+fn main() {}

@@ -1,0 +1,287 @@
+//! The frame: the unit in which changed bytes travel and rest, and the unit of checksum and compression.
+
+use bytes::Bytes;
+
+use crate::{ByteCount, ByteOffset, Digest, Extent, VolumeIndex};
+
+/// The most raw bytes that one frame stands for: 64 KiB.
+pub const MAX_FRAME_BYTES: u32 = 64 * 1024;
+
+/// How a frame's payload represents its raw bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// The payload is the raw bytes.
+    Raw,
+    /// All raw bytes are zero; there is no payload.
+    Zero,
+}
+
+impl Encoding {
+    /// The number that formats and the wire use.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Raw => 1,
+            Self::Zero => 2,
+        }
+    }
+
+    /// The encoding with this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Raw),
+            2 => Some(Self::Zero),
+            _ => None,
+        }
+    }
+}
+
+/// Why a frame cannot be believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// It covers nothing, too much, or runs past the largest offset.
+    #[error("a frame of {length} bytes at {offset} is refused: 1 to {MAX_FRAME_BYTES} bytes are accepted")]
+    Length {
+        /// Where it claims to begin.
+        offset: ByteOffset,
+        /// How long it claims to be.
+        length: u32,
+    },
+    /// Its payload does not have the size that its encoding and length call for.
+    #[error("the payload of the frame at {offset} has {actual} bytes where {expected} are called for")]
+    Payload {
+        /// Where the frame begins.
+        offset: ByteOffset,
+        /// What length and encoding call for.
+        expected: usize,
+        /// What came.
+        actual: usize,
+    },
+    /// The raw bytes are not those that were checksummed.
+    #[error("the frame at {offset} has crc32 {actual:#010x} where {expected:#010x} was announced")]
+    Checksum {
+        /// Where the frame begins.
+        offset: ByteOffset,
+        /// What was announced.
+        expected: u32,
+        /// What the bytes give.
+        actual: u32,
+    },
+}
+
+/// Changed bytes of one volume, checked when made: its payload fits its length and its checksum is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    volume: VolumeIndex,
+    extent: Extent,
+    crc32: u32,
+    encoding: Encoding,
+    payload: Bytes,
+}
+
+impl Frame {
+    /// A frame of these raw bytes; bytes that are all zero are elided.
+    ///
+    /// # Errors
+    /// When `raw` is empty or larger than [`MAX_FRAME_BYTES`], or runs past the largest offset.
+    pub fn from_raw(volume: VolumeIndex, offset: ByteOffset, raw: Bytes) -> Result<Self, FrameError> {
+        let extent = checked_extent(offset, raw.len())?;
+        let crc32 = crc32fast::hash(&raw);
+        let zero = is_zero(&raw);
+        Ok(Self {
+            volume,
+            extent,
+            crc32,
+            encoding: if zero { Encoding::Zero } else { Encoding::Raw },
+            payload: if zero { Bytes::new() } else { raw },
+        })
+    }
+
+    /// A frame that says that `extent` is all zero.
+    ///
+    /// # Errors
+    /// When the extent is larger than [`MAX_FRAME_BYTES`].
+    pub fn zero(volume: VolumeIndex, extent: Extent) -> Result<Self, FrameError> {
+        let length = usize::try_from(extent.length().0).unwrap_or(usize::MAX);
+        let extent = checked_extent(extent.start(), length)?;
+        let crc32 = crc32_of_zeroes(length);
+        Ok(Self {
+            volume,
+            extent,
+            crc32,
+            encoding: Encoding::Zero,
+            payload: Bytes::new(),
+        })
+    }
+
+    /// A frame as it came from a peer or from a disk.
+    ///
+    /// # Errors
+    /// When its length, payload or checksum is wrong.
+    pub fn from_parts(
+        volume: VolumeIndex,
+        offset: ByteOffset,
+        length: u32,
+        crc32: u32,
+        encoding: Encoding,
+        payload: Bytes,
+    ) -> Result<Self, FrameError> {
+        let extent = checked_extent(offset, usize::try_from(length).unwrap_or(usize::MAX))?;
+        let raw_length = usize::try_from(length).unwrap_or(usize::MAX);
+        let (expected, actual_crc32) = match encoding {
+            Encoding::Raw => (raw_length, crc32fast::hash(&payload)),
+            Encoding::Zero => (0, crc32_of_zeroes(raw_length)),
+        };
+        if payload.len() != expected {
+            return Err(FrameError::Payload {
+                offset,
+                expected,
+                actual: payload.len(),
+            });
+        }
+        if actual_crc32 != crc32 {
+            return Err(FrameError::Checksum {
+                offset,
+                expected: crc32,
+                actual: actual_crc32,
+            });
+        }
+        Ok(Self {
+            volume,
+            extent,
+            crc32,
+            encoding,
+            payload,
+        })
+    }
+
+    /// Whose bytes these are.
+    #[must_use]
+    pub fn volume(&self) -> VolumeIndex {
+        self.volume
+    }
+
+    /// Which bytes these are.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// CRC-32 (ISO-HDLC, as crc32fast computes it) of the raw bytes.
+    #[must_use]
+    pub fn crc32(&self) -> u32 {
+        self.crc32
+    }
+
+    /// How the payload represents the raw bytes.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The encoded bytes.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The BLAKE3 digest of the raw bytes.
+    #[must_use]
+    pub fn raw_digest(&self) -> Digest {
+        match self.encoding {
+            Encoding::Raw => Digest::of(&self.payload),
+            Encoding::Zero => {
+                let length = usize::try_from(self.extent.length().0).unwrap_or(0);
+                Digest::of(ZEROES.get(..length).unwrap_or(&ZEROES))
+            }
+        }
+    }
+
+    /// How many raw bytes it stands for.
+    #[must_use]
+    pub fn raw_length(&self) -> ByteCount {
+        self.extent.length()
+    }
+}
+
+static ZEROES: [u8; MAX_FRAME_BYTES as usize] = [0; MAX_FRAME_BYTES as usize];
+
+fn checked_extent(offset: ByteOffset, length: usize) -> Result<Extent, FrameError> {
+    let small = u32::try_from(length).unwrap_or(u32::MAX);
+    let refused = FrameError::Length {
+        offset,
+        length: small,
+    };
+    if small > MAX_FRAME_BYTES {
+        return Err(refused);
+    }
+    Extent::new(offset, ByteCount(u64::from(small))).ok_or(refused)
+}
+
+fn crc32_of_zeroes(length: usize) -> u32 {
+    crc32fast::hash(ZEROES.get(..length).unwrap_or(&ZEROES))
+}
+
+fn is_zero(raw: &[u8]) -> bool {
+    ZEROES.get(..raw.len()).is_some_and(|zeroes| zeroes == raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(length: u32, crc32: u32, encoding: Encoding, payload: &[u8]) -> Result<Frame, FrameError> {
+        let payload = Bytes::copy_from_slice(payload);
+        Frame::from_parts(VolumeIndex(0), ByteOffset(4096), length, crc32, encoding, payload)
+    }
+
+    #[test]
+    fn a_frame_survives_the_trip_through_its_parts() {
+        for raw in [vec![7u8; 100], vec![0; 4096], vec![1; MAX_FRAME_BYTES as usize]] {
+            let sent = Frame::from_raw(VolumeIndex(0), ByteOffset(4096), raw.clone().into()).unwrap();
+            let length = u32::try_from(raw.len()).unwrap();
+            let received = parts(length, sent.crc32(), sent.encoding(), sent.payload()).unwrap();
+            assert_eq!(received, sent);
+            assert_eq!(received.raw_digest(), Digest::of(&raw));
+        }
+    }
+
+    #[test]
+    fn zeroes_do_not_travel() {
+        let frame = Frame::from_raw(VolumeIndex(0), ByteOffset(0), vec![0; 512].into()).unwrap();
+        assert_eq!(frame.encoding(), Encoding::Zero);
+        assert!(frame.payload().is_empty());
+        let same = Frame::zero(VolumeIndex(0), frame.extent()).unwrap();
+        assert_eq!(same, frame);
+    }
+
+    #[test]
+    fn a_frame_that_is_empty_too_large_or_wrong_is_refused() {
+        assert!(matches!(
+            parts(0, 0, Encoding::Raw, b""),
+            Err(FrameError::Length { .. })
+        ));
+        let large = vec![1; MAX_FRAME_BYTES as usize + 1];
+        assert!(matches!(
+            parts(65537, 0, Encoding::Raw, &large),
+            Err(FrameError::Length { .. })
+        ));
+        assert!(matches!(
+            parts(4, 0, Encoding::Raw, b"abc"),
+            Err(FrameError::Payload { .. })
+        ));
+        assert!(matches!(
+            parts(3, 1, Encoding::Raw, b"abc"),
+            Err(FrameError::Checksum { .. })
+        ));
+        assert!(matches!(
+            parts(3, 1, Encoding::Zero, b""),
+            Err(FrameError::Checksum { .. })
+        ));
+        assert!(matches!(
+            parts(3, 1, Encoding::Zero, b"abc"),
+            Err(FrameError::Payload { .. })
+        ));
+    }
+}

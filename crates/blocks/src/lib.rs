@@ -1,0 +1,18 @@
+//! The smallest words of Farshore, that every other part may use: positions and extents, identities,
+//! sequences and epochs, digests, and the frame in which changed bytes travel and rest.
+//!
+//! Nothing here does I/O except [`files`] (replacing a small file durably) and [`clock`].
+
+pub mod clock;
+mod digest;
+mod epoch;
+mod extent;
+pub mod files;
+mod frame;
+mod identity;
+
+pub use digest::{ChangeDigest, ChangeHasher, Digest, point_digest};
+pub use epoch::{Epoch, HolderNonce};
+pub use extent::{ByteCount, ByteOffset, Extent};
+pub use frame::{Encoding, Frame, FrameError, MAX_FRAME_BYTES};
+pub use identity::{ChainId, Incarnation, ParseIdentityError, Sequence, VolumeIndex};

@@ -1,0 +1,1 @@
+//! The control plane's decisions, pure: declarations, protection, failover, jobs and health.

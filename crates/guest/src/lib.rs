@@ -1,0 +1,1 @@
+//! The guest of the demo and of the scenarios: its image, its workload and its judge.

@@ -1,0 +1,1 @@
+//! The NBD protocol: a codec without I/O, a client with block status, and a server.

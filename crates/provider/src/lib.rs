@@ -1,0 +1,1 @@
+//! What every provider implements: a source of captures and a place where recovered VMs run.

@@ -1,0 +1,1 @@
+//! A tolerant QMP and guest-agent client.

@@ -1,0 +1,1 @@
+//! The replication protocol without I/O: windows, resume, seal and refusal.

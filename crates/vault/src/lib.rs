@@ -1,0 +1,1 @@
+//! Recovery points on disk: format, writer, reader, index and verification.

@@ -1,0 +1,1 @@
+//! The wire and nothing else: generated messages and services of farshore.v1.

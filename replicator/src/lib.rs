@@ -1,0 +1,1 @@
+//! The data plane's shell: sessions, cycles, the vault service, recovered VMs and metrics.

@@ -1,1 +1,18 @@
-//! What every provider implements: a source of captures and a place where recovered VMs run.
+//! What every provider implements: a [`Source`] of captures at the protected site, and [`Compute`] that runs
+//! recovered VMs at the target site; and the words that both need.
+
+mod check;
+mod compute;
+mod machine;
+mod source;
+
+pub use check::{Check, CheckOutcome};
+pub use compute::{
+    Compute, ComputeError, IsolationProof, Leak, NetworkAttachment, RecoveredVm, RecoveryDisk, RecoveryId,
+    RecoveryRequest, VmCondition,
+};
+pub use machine::{DiskBus, DiskSpecification, Firmware, MachineSpecification, NicSpecification};
+pub use source::{
+    Capture, CaptureKind, CapturedVolume, Outcome, ReplicaState, ScanState, Source, SourceError,
+    StateOfBytes, StatedExtent, Tracking, TrackingIdentity,
+};

@@ -1,0 +1,229 @@
+//! The source of captures: *begin → extents of every volume at one instant, read, finish*.
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use farshore_blocks::{
+    ByteCount, ByteOffset, ChainId, Extent, Incarnation, Sequence, VolumeIndex, clock::WallTime,
+};
+
+use crate::check::Check;
+
+/// Relative to what changes are tracked: a bitmap of any other vault or chain is worth nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrackingIdentity {
+    /// Of the vault at the target.
+    pub vault: Incarnation,
+    /// The chain in it.
+    pub chain: ChainId,
+}
+
+/// Whether a whole-disk scan towards the next point has been begun at the target and not been sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanState {
+    /// None is open.
+    None,
+    /// One is, and holds what was sent so far.
+    Open,
+}
+
+/// What the target has of the chain: the truth that leftovers at the source are judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaState {
+    /// The newest sealed point; 0 if there is none.
+    pub newest: Sequence,
+    /// Whether an unsealed scan towards `newest + 1` is open there.
+    pub scan: ScanState,
+}
+
+/// What the source's tracking is good for after leftovers were cleaned up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tracking {
+    /// Every change since the newest sealed point is known: an ordinary cycle may follow.
+    SincePoint,
+    /// Every change since the open scan began is known: the scan may go on from its watermarks.
+    SinceScan,
+    /// Neither: a new scan must begin. The reason is for people.
+    Lost {
+        /// Why tracking was lost or never began.
+        why: String,
+    },
+}
+
+/// What a capture is to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureKind {
+    /// All of the live disks, without a snapshot: bytes may change while they are read, tracking knows which.
+    Scan,
+    /// What changed since the scan, or the last such round, began: again live.
+    Round,
+    /// What changed since the last point (or in the scan's last round), as it was at one instant of all volumes.
+    Instant,
+}
+
+/// What bytes are known to be without reading them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateOfBytes {
+    /// They must be read.
+    Data,
+    /// They read as zero.
+    Zero,
+}
+
+/// An extent and what is known of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatedExtent {
+    /// Which bytes.
+    pub extent: Extent,
+    /// What is known of them.
+    pub state: StateOfBytes,
+}
+
+/// What a capture holds of one volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapturedVolume {
+    /// Which volume.
+    pub index: VolumeIndex,
+    /// Its size now.
+    pub size: ByteCount,
+    /// In ascending order, not overlapping. A scan covers the whole volume with them.
+    pub extents: Vec<StatedExtent>,
+}
+
+/// How a capture's use ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was shipped (a round) or sealed (an instant): the next capture begins from here.
+    Done,
+    /// It was not, or nobody knows: the next capture must give these extents again.
+    Failed,
+}
+
+/// Why the source could not do it. The VM itself is never harmed by these.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Its monitor cannot be reached or does not answer in time.
+    #[error("the monitor of VM `{vm}` cannot be used")]
+    Monitor {
+        /// Which VM.
+        vm: String,
+        /// What happened on the way.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The hypervisor refused a command.
+    #[error("the hypervisor of VM `{vm}` refused `{command}`")]
+    Refused {
+        /// Which VM.
+        vm: String,
+        /// Which command.
+        command: String,
+        /// Its answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What is there is not what was declared, or cannot be tracked.
+    #[error("VM `{vm}` cannot be captured: {why}")]
+    Unfit {
+        /// Which VM.
+        vm: String,
+        /// What is wrong and what would be accepted.
+        why: String,
+    },
+    /// Captured bytes could not be read; the capture is lost, nothing else.
+    #[error("reading {extent} of volume {volume} of VM `{vm}` failed")]
+    Read {
+        /// Which VM.
+        vm: String,
+        /// Which volume.
+        volume: VolumeIndex,
+        /// Which bytes.
+        extent: Extent,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The scratch space cannot be used.
+    #[error("scratch space at {path} cannot be used")]
+    Scratch {
+        /// Which file or directory.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Tracking was lost meanwhile (the VM was restarted, say): call [`Source::attach`] again.
+    #[error("tracking of VM `{vm}` was lost: {why}")]
+    TrackingLost {
+        /// Which VM.
+        vm: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A protected VM's disks, as its site's hypervisor shows them while it runs.
+pub trait Source: Send {
+    /// What `begin` gives.
+    type Capture: Capture;
+
+    /// Looks at every prerequisite at the source.
+    fn checks(&mut self) -> impl Future<Output = Vec<Check>> + Send;
+
+    /// Connects, removes what a dead predecessor left behind, and says what tracking is good for.
+    fn attach(
+        &mut self,
+        identity: TrackingIdentity,
+        replica: ReplicaState,
+    ) -> impl Future<Output = Result<Tracking, SourceError>> + Send;
+
+    /// Begins tracking afresh, towards the point `next`; earlier tracking is dropped.
+    fn begin_scan(&mut self, next: Sequence) -> impl Future<Output = Result<(), SourceError>> + Send;
+
+    /// Begins a capture towards the point `next`. At most one is open at a time.
+    fn begin(
+        &mut self,
+        kind: CaptureKind,
+        next: Sequence,
+    ) -> impl Future<Output = Result<Self::Capture, SourceError>> + Send;
+
+    /// Ends the capture: gives its resources back and settles tracking by the outcome.
+    fn finish(
+        &mut self,
+        capture: Self::Capture,
+        outcome: Outcome,
+    ) -> impl Future<Output = Result<(), SourceError>> + Send;
+
+    /// How many bytes have changed since the last point, as tracking counts them now.
+    fn backlog(&mut self) -> impl Future<Output = Result<ByteCount, SourceError>> + Send;
+
+    /// Removes everything that was put beside the VM: it is left as it was before protection.
+    fn detach(&mut self) -> impl Future<Output = Result<(), SourceError>> + Send;
+}
+
+/// Extents of every volume, and their bytes. Dropping it without [`Source::finish`] counts as a crash.
+pub trait Capture: Send + Sync {
+    /// What it holds, in the order of the volumes.
+    fn volumes(&self) -> &[CapturedVolume];
+
+    /// When the instant was, by this machine's clock, taken just before it; for live kinds, when they began.
+    fn captured_at(&self) -> WallTime;
+
+    /// How long the guest's writes were held for it.
+    fn held(&self) -> Duration;
+
+    /// The bytes of `extent`, which must lie in one of the captured extents. Several reads may be under way.
+    fn read(
+        &self,
+        volume: VolumeIndex,
+        extent: Extent,
+    ) -> impl Future<Output = Result<Bytes, SourceError>> + Send;
+
+    /// A position behind the last byte of `volume`.
+    fn end(&self, volume: VolumeIndex) -> ByteOffset {
+        self.volumes()
+            .iter()
+            .find(|captured| captured.index == volume)
+            .map_or(ByteOffset(0), |captured| ByteOffset(captured.size.0))
+    }
+}

@@ -255,3 +255,6 @@ fn append_run(runs: &mut Vec<StatusDescriptor>, run: StatusDescriptor) {
         Some(_) | None => runs.push(run),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::time::timeout;
 
 pub use listener::{Listener, serve_connections};
 
@@ -55,8 +56,11 @@ pub enum ServeError {
     #[error("the client took an export which does not exist")]
     UnknownExport,
     /// The client did not agree on an export in time.
-    #[error("the client did not finish its handshake within {} s", HANDSHAKE_LIMIT.as_secs())]
-    HandshakeTimeout,
+    #[error("the client did not finish its handshake within {limit:?}")]
+    HandshakeTimeout {
+        /// How long it had.
+        limit: Duration,
+    },
     /// The client left, and did not take the answers that it had asked for.
     #[error("the client does not take the answers to what it asked for")]
     AnswersNotTaken,
@@ -72,16 +76,24 @@ pub async fn serve<S>(stream: S, exports: Arc<Exports>) -> Result<(), ServeError
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
+    serve_within(stream, exports, HANDSHAKE_LIMIT).await
+}
+
+async fn serve_within<S>(stream: S, exports: Arc<Exports>, limit: Duration) -> Result<(), ServeError>
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
     let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = BufReader::new(reader);
-    let agreement = tokio::time::timeout(
-        HANDSHAKE_LIMIT,
-        handshake::shake_hands(&mut reader, &mut writer, &exports),
-    )
-    .await
-    .map_err(|_| ServeError::HandshakeTimeout)??;
+    let shaking = handshake::shake_hands(&mut reader, &mut writer, &exports);
+    let agreement = timeout(limit, shaking)
+        .await
+        .map_err(|_| ServeError::HandshakeTimeout { limit })??;
     match agreement {
         Some(agreement) => transmission::transmit(reader, writer, agreement).await,
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,3 +57,6 @@ pub enum WireError {
     #[error("a block status has no descriptors, a cut one or an empty one")]
     StatusMalformed,
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,3 +194,6 @@ impl StatusAssembly {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -271,3 +271,6 @@ fn descriptors(extents: &[ExportExtent], length: u32, limit: usize) -> Vec<WireD
 fn to_usize(length: u32) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

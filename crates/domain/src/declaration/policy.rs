@@ -1,0 +1,119 @@
+//! A replication policy: how often a cycle runs, how old the newest recovery point may get, and how much of the
+//! link may be used.
+
+use std::time::Duration;
+
+use farshore_blocks::ByteCount;
+use serde::Serialize;
+
+use super::{
+    cursor::Cursor,
+    duration::{self, format_duration},
+    fields::Fields,
+    problems::Problems,
+    size,
+    text::Name,
+};
+
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_RPO_TARGET: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Less than this would not even carry the protocol's own messages in time.
+const LEAST_BANDWIDTH: ByteCount = ByteCount(64 << 10);
+
+/// A declared policy. Its RPO target is never shorter than its interval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicationPolicy {
+    #[serde(skip)]
+    name: Name,
+    #[serde(serialize_with = "duration::serialize")]
+    interval: Duration,
+    #[serde(serialize_with = "duration::serialize")]
+    rpo_target: Duration,
+    #[serde(
+        serialize_with = "size::serialize_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
+    bandwidth_limit: Option<ByteCount>,
+}
+
+impl ReplicationPolicy {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The time from one cycle's begin to the next one's.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// How many seconds of data may be at stake before it is an alarm.
+    #[must_use]
+    pub fn rpo_target(&self) -> Duration {
+        self.rpo_target
+    }
+
+    /// How many bytes a second may be sent; `None` is not limited.
+    #[must_use]
+    pub fn bandwidth_limit(&self) -> Option<ByteCount> {
+        self.bandwidth_limit
+    }
+
+    pub(super) fn read(name: Option<Name>, spec: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
+        let fields = Fields::open(spec, &["interval", "rpoTarget", "bandwidthLimit"], problems)?;
+        let interval = fields.required("interval", problems, |interval, problems| {
+            read_between(interval, SHORTEST_INTERVAL, LONGEST_INTERVAL, problems)
+        });
+        let rpo_target = fields.required("rpoTarget", problems, |target, problems| {
+            let read = read_between(target, SHORTEST_INTERVAL, LONGEST_RPO_TARGET, problems)?;
+            match interval {
+                Some(interval) if read < interval => target.refuse(
+                    format!(
+                        "`{}` is shorter than the interval, `{}`: it could never be met",
+                        target.written(),
+                        format_duration(interval)
+                    ),
+                    problems,
+                ),
+                Some(_) | None => Some(read),
+            }
+        });
+        let bandwidth_limit = fields.optional("bandwidthLimit", problems, |limit, problems| {
+            let read = limit.size(problems)?;
+            if read < LEAST_BANDWIDTH {
+                let least = size::format_size(LEAST_BANDWIDTH);
+                return limit.refuse(format!("must be at least `{least}` a second"), problems);
+            }
+            Some(read)
+        });
+        Some(Self {
+            name: name?,
+            interval: interval?,
+            rpo_target: rpo_target?,
+            bandwidth_limit: bandwidth_limit?,
+        })
+    }
+}
+
+fn read_between(
+    at: &Cursor<'_>,
+    shortest: Duration,
+    longest: Duration,
+    problems: &mut Problems,
+) -> Option<Duration> {
+    let read = at.duration(problems)?;
+    if (shortest..=longest).contains(&read) {
+        return Some(read);
+    }
+    let message = format!(
+        "`{}` is not between `{}` and `{}`",
+        at.written(),
+        format_duration(shortest),
+        format_duration(longest)
+    );
+    at.refuse(message, problems)
+}

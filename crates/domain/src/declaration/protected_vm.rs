@@ -1,0 +1,139 @@
+//! A protected VM: where it runs, where it goes, by which policy, and what machine it is.
+
+use serde::Serialize;
+
+use super::{
+    cursor::Cursor,
+    fields::Fields,
+    machine::Machine,
+    problems::Problems,
+    text::{MonitorPath, Name},
+};
+
+/// Names of recovered VMs, and of what belongs to them, are made from a VM's name.
+pub const MAX_VM_NAME_BYTES: usize = 20;
+
+/// A declared VM. Its source and its target are different sites.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProtectedVm {
+    #[serde(skip)]
+    name: Name,
+    policy: Name,
+    source: Source,
+    target: Target,
+    machine: Machine,
+}
+
+/// Where a VM runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// Its site.
+    pub site: Name,
+    /// The socket of its QMP monitor, on the host of the site's replicator.
+    pub monitor: MonitorPath,
+}
+
+/// Where a VM goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Its site.
+    pub site: Name,
+    /// The network of that site that it is plugged into after a failover; `None` is an isolated one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Name>,
+}
+
+impl ProtectedVm {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The name of its policy.
+    #[must_use]
+    pub fn policy(&self) -> &Name {
+        &self.policy
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What machine it is.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    pub(super) fn read(name: Option<Name>, spec: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
+        let fields = Fields::open(spec, &["policy", "source", "target", "machine"], problems)?;
+        let policy = fields.required("policy", problems, Cursor::parsed);
+        let source = fields.required("source", problems, Source::read);
+        let source_site = source.as_ref().map(|source| &source.site);
+        let target = fields.required("target", problems, |target, problems| {
+            Target::read(target, source_site, problems)
+        });
+        let machine = fields.required("machine", problems, Machine::read);
+        Some(Self {
+            name: name?,
+            policy: policy?,
+            source: source?,
+            target: target?,
+            machine: machine?,
+        })
+    }
+}
+
+pub(super) fn check_name(at: &Cursor<'_>, name: &Name, problems: &mut Problems) -> Option<()> {
+    let length = name.as_str().len();
+    if length <= MAX_VM_NAME_BYTES {
+        return Some(());
+    }
+    let message = format!("`{name}` has {length} characters; a VM's name has at most {MAX_VM_NAME_BYTES}");
+    at.refuse(message, problems)
+}
+
+impl Source {
+    fn read(source: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
+        let fields = Fields::open(source, &["site", "monitor"], problems)?;
+        let site = fields.required("site", problems, Cursor::parsed);
+        let monitor = fields.required("monitor", problems, Cursor::parsed);
+        Some(Self {
+            site: site?,
+            monitor: monitor?,
+        })
+    }
+}
+
+impl Target {
+    fn read(target: &Cursor<'_>, source_site: Option<&Name>, problems: &mut Problems) -> Option<Self> {
+        let fields = Fields::open(target, &["site", "network"], problems)?;
+        let site = fields.required("site", problems, |site, problems| {
+            let read: Name = site.parsed(problems)?;
+            if Some(&read) == source_site {
+                return site.refuse(
+                    format!("`{read}` is the source site too; the target is another site"),
+                    problems,
+                );
+            }
+            Some(read)
+        });
+        let network = fields.optional("network", problems, Cursor::parsed);
+        Some(Self {
+            site: site?,
+            network: network?,
+        })
+    }
+}

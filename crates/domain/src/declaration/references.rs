@@ -1,0 +1,231 @@
+//! Whether declarations fit together: that what they refer to exists, that nobody else holds what they claim, and
+//! that nothing is taken away that another still uses. Pure: what exists and what is applied in, a plan out.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{
+    Declaration, DeclarationKey, Kind, ProtectedVm, Site,
+    refusal::{Refusal, SiteRole},
+    set::{DeclarationSet, key, nearest_name},
+};
+
+/// What an Apply would do, document by document, in their order. It is done as a whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplyPlan {
+    /// One for each applied declaration.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What an Apply would do with one declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which.
+    pub key: DeclarationKey,
+    /// What.
+    pub effect: Effect,
+}
+
+/// What becomes of an applied declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// There was none of this kind and name.
+    Created,
+    /// It differs from what was there.
+    Changed {
+        /// The parts that differ, like `spec.policy`.
+        parts: Vec<String>,
+    },
+    /// It is what was there.
+    Unchanged,
+    /// It does not fit, and so the whole Apply does not.
+    Refused(Vec<Refusal>),
+}
+
+impl ApplyPlan {
+    /// Every reason why it cannot be done; none if it can.
+    pub fn refusals(&self) -> impl Iterator<Item = (&DeclarationKey, &Refusal)> {
+        self.outcomes.iter().flat_map(|outcome| {
+            let refusals = match &outcome.effect {
+                Effect::Refused(refusals) => refusals.as_slice(),
+                Effect::Created | Effect::Changed { .. } | Effect::Unchanged => &[],
+            };
+            refusals.iter().map(|refusal| (&outcome.key, refusal))
+        })
+    }
+}
+
+/// Plans an Apply. Applied declarations may refer to each other in any order.
+#[must_use]
+pub fn check_apply(existing: &DeclarationSet, applied: &[Declaration]) -> ApplyPlan {
+    let mut merged = existing.clone();
+    for declaration in applied {
+        merged.insert(declaration.clone());
+    }
+    let applied_keys: BTreeSet<_> = applied.iter().map(Declaration::key).collect();
+    let mut seen = BTreeSet::new();
+    let outcomes = applied
+        .iter()
+        .map(|declaration| {
+            let key = declaration.key();
+            let mut refusals = match declaration {
+                Declaration::Site(site) => check_site(existing, &merged, &applied_keys, site),
+                Declaration::ReplicationPolicy(_) => Vec::new(),
+                Declaration::ProtectedVm(vm) => check_vm(&merged, vm),
+            };
+            if !seen.insert(key.clone()) {
+                refusals.push(Refusal::DeclaredTwice { key: key.clone() });
+            }
+            let effect = if refusals.is_empty() {
+                effect_of(existing.get(&key), declaration)
+            } else {
+                Effect::Refused(refusals)
+            };
+            Outcome { key, effect }
+        })
+        .collect();
+    ApplyPlan { outcomes }
+}
+
+/// Whether a declaration may be deleted.
+///
+/// # Errors
+/// When it is not there or others refer to it.
+pub fn check_delete(existing: &DeclarationSet, key: &DeclarationKey) -> Result<(), Refusal> {
+    if existing.get(key).is_none() {
+        return Err(Refusal::NotFound {
+            key: key.clone(),
+            meant: existing.nearest(key.kind, &key.name),
+        });
+    }
+    let uses = |vm: &&ProtectedVm| match key.kind {
+        Kind::Site => vm.source().site == key.name || vm.target().site == key.name,
+        Kind::ReplicationPolicy => *vm.policy() == key.name,
+        Kind::ProtectedVm => false,
+    };
+    let vms: Vec<_> = existing
+        .vms()
+        .filter(uses)
+        .map(ProtectedVm::name)
+        .cloned()
+        .collect();
+    if vms.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::InUse {
+        key: key.clone(),
+        vms,
+    })
+}
+
+fn check_vm(all: &DeclarationSet, vm: &ProtectedVm) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    let name = vm.name();
+    if all.policy(vm.policy()).is_none() {
+        refusals.push(Refusal::MissingPolicy {
+            vm: name.clone(),
+            policy: vm.policy().clone(),
+            meant: all.nearest(Kind::ReplicationPolicy, vm.policy()),
+        });
+    }
+    for (role, site) in [
+        (SiteRole::Source, &vm.source().site),
+        (SiteRole::Target, &vm.target().site),
+    ] {
+        if all.site(site).is_none() {
+            refusals.push(Refusal::MissingSite {
+                vm: name.clone(),
+                role,
+                site: site.clone(),
+                meant: all.nearest(Kind::Site, site),
+            });
+        }
+    }
+    refusals.extend(check_network(all, vm));
+    let claimed = |other: &&ProtectedVm| other.name() != name && other.source() == vm.source();
+    if let Some(other) = all.vms().find(claimed) {
+        refusals.push(Refusal::MonitorClaimed {
+            vm: name.clone(),
+            site: vm.source().site.clone(),
+            monitor: vm.source().monitor.clone(),
+            other: other.name().clone(),
+        });
+    }
+    refusals
+}
+
+fn check_network(all: &DeclarationSet, vm: &ProtectedVm) -> Option<Refusal> {
+    let network = vm.target().network.as_ref()?;
+    let site = all.site(&vm.target().site)?;
+    if site.network(network).is_some() {
+        return None;
+    }
+    Some(Refusal::MissingNetwork {
+        vm: vm.name().clone(),
+        site: site.name().clone(),
+        network: network.clone(),
+        meant: nearest_name(network, site.networks().iter().map(|network| &network.name)),
+    })
+}
+
+fn check_site(
+    existing: &DeclarationSet,
+    merged: &DeclarationSet,
+    applied: &BTreeSet<DeclarationKey>,
+    site: &Site,
+) -> Vec<Refusal> {
+    let before = existing.site(site.name()).map_or(&[][..], Site::networks);
+    let lost = before
+        .iter()
+        .filter(|network| site.network(&network.name).is_none());
+    lost.filter_map(|network| {
+        // VMs of the same Apply are told of their missing network themselves.
+        let uses = |vm: &&ProtectedVm| {
+            vm.target().site == *site.name()
+                && vm.target().network.as_ref() == Some(&network.name)
+                && !applied.contains(&key(Kind::ProtectedVm, vm.name()))
+        };
+        let vms: Vec<_> = merged
+            .vms()
+            .filter(uses)
+            .map(ProtectedVm::name)
+            .cloned()
+            .collect();
+        (!vms.is_empty()).then(|| Refusal::NetworkInUse {
+            site: site.name().clone(),
+            network: network.name.clone(),
+            vms,
+        })
+    })
+    .collect()
+}
+
+fn effect_of(existing: Option<&Declaration>, applied: &Declaration) -> Effect {
+    match existing {
+        None => Effect::Created,
+        Some(existing) if existing == applied => Effect::Unchanged,
+        Some(existing) => Effect::Changed {
+            parts: differing_parts(existing, applied),
+        },
+    }
+}
+
+fn differing_parts(left: &Declaration, right: &Declaration) -> Vec<String> {
+    let specification = |declaration: &Declaration| {
+        let value = serde_json::to_value(declaration).ok()?;
+        value.get("spec")?.as_object().cloned()
+    };
+    let left = specification(left).unwrap_or_default();
+    let right = specification(right).unwrap_or_default();
+    let parts: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+    let value = |of: &serde_json::Map<String, Value>, part: &str| of.get(part).cloned();
+    parts
+        .into_iter()
+        .filter(|part| value(&left, part) != value(&right, part))
+        .map(|part| format!("spec.{part}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+use super::*;
+use crate::declaration::parse_manifest;
+
+fn read(text: &str) -> Vec<Declaration> {
+    parse_manifest("test.yaml", text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn site(name: &str, networks: &str) -> Declaration {
+    let text = format!(
+        "{{apiVersion: farshore/v1, kind: Site, metadata: {{name: {name}}}, \
+         spec: {{provider: qemu, networks: [{networks}]}}}}"
+    );
+    read(&text).remove(0)
+}
+
+fn policy(name: &str, interval: &str) -> Declaration {
+    let text = format!(
+        "{{apiVersion: farshore/v1, kind: ReplicationPolicy, metadata: {{name: {name}}}, \
+         spec: {{interval: {interval}, rpoTarget: 1m}}}}"
+    );
+    read(&text).remove(0)
+}
+
+fn vm(name: &str, policy: &str, monitor: &str, target: &str) -> Declaration {
+    let text = format!(
+        "{{apiVersion: farshore/v1, kind: ProtectedVm, metadata: {{name: {name}}}, spec: {{policy: {policy}, \
+         source: {{site: east, monitor: {monitor}}}, target: {{{target}}}, machine: {{processors: 1, \
+         memory: 64MiB, firmware: bios, machineType: pc, disks: [{{name: root, device: vd0}}]}}}}}}"
+    );
+    read(&text).remove(0)
+}
+
+const NETWORK: &str = "{name: production, bridge: prod0}";
+
+fn fitting() -> Vec<Declaration> {
+    vec![
+        vm("shop", "gold", "/run/shop", "site: west, network: production"),
+        site("west", NETWORK),
+        policy("gold", "2s"),
+        site("east", ""),
+    ]
+}
+
+fn refusals(existing: &[Declaration], applied: &[Declaration]) -> Vec<String> {
+    let plan = check_apply(&existing.iter().cloned().collect(), applied);
+    plan.refusals()
+        .map(|(key, refusal)| format!("{key}: {}: {refusal}", refusal.reason()))
+        .collect()
+}
+
+#[test]
+fn declarations_of_one_apply_may_refer_to_each_other_in_any_order() {
+    let plan = check_apply(&DeclarationSet::default(), &fitting());
+    assert_eq!(plan.refusals().count(), 0);
+    assert!(
+        plan.outcomes
+            .iter()
+            .all(|outcome| outcome.effect == Effect::Created)
+    );
+}
+
+#[test]
+fn what_is_applied_again_is_unchanged_and_what_differs_tells_where() {
+    let applied = [
+        policy("gold", "3s"),
+        vm("shop", "gold", "/run/other", "site: west"),
+        site("east", ""),
+    ];
+    let plan = check_apply(&fitting().into_iter().collect(), &applied);
+    let effects: Vec<_> = plan.outcomes.into_iter().map(|outcome| outcome.effect).collect();
+    let changed = |parts: &[&str]| Effect::Changed {
+        parts: parts.iter().map(|part| (*part).to_owned()).collect(),
+    };
+    assert_eq!(
+        effects,
+        [
+            changed(&["spec.interval"]),
+            changed(&["spec.source", "spec.target"]),
+            Effect::Unchanged,
+        ]
+    );
+}
+
+#[test]
+fn every_missing_reference_is_named_with_what_may_have_been_meant() {
+    let existing = [
+        site("west", NETWORK),
+        policy("gold", "2s"),
+        site("other-site", ""),
+    ];
+    let applied = [
+        vm("a", "gould", "/run/a", "site: wst"),
+        vm("b", "gold", "/run/b", "site: west, network: produktion"),
+    ];
+    assert_eq!(
+        refusals(&existing, &applied),
+        [
+            "ProtectedVm a: missing-reference: a names the ReplicationPolicy gould, which is not declared; did you mean `gold`?",
+            "ProtectedVm a: missing-reference: a names the source Site east, which is not declared",
+            "ProtectedVm a: missing-reference: a names the target Site wst, which is not declared; did you mean `west`?",
+            "ProtectedVm b: missing-reference: b names the source Site east, which is not declared",
+            "ProtectedVm b: missing-reference: b names the network produktion, which the Site west does not have; did you mean `production`?",
+        ]
+    );
+}
+
+#[test]
+fn a_monitor_belongs_to_one_vm() {
+    let applied = [vm("clone", "gold", "/run/shop", "site: west")];
+    assert_eq!(
+        refusals(&fitting(), &applied),
+        [
+            "ProtectedVm clone: monitor-claimed: clone names the monitor /run/shop of the Site east, which is that of shop"
+        ]
+    );
+}
+
+#[test]
+fn a_name_is_declared_once_in_an_apply() {
+    let applied = [policy("gold", "2s"), policy("gold", "3s")];
+    assert_eq!(
+        refusals(&[], &applied),
+        ["ReplicationPolicy gold: declared-twice: ReplicationPolicy gold is declared twice"]
+    );
+}
+
+#[test]
+fn a_network_in_use_is_not_taken_away() {
+    assert_eq!(
+        refusals(&fitting(), &[site("west", "")]),
+        ["Site west: in-use: the Site west would lose its network production, which is in use by shop"]
+    );
+    let together = [site("west", ""), vm("shop", "gold", "/run/shop", "site: west")];
+    assert_eq!(refusals(&fitting(), &together), [""; 0]);
+}
+
+#[test]
+fn only_what_nobody_refers_to_may_be_deleted() {
+    let existing: DeclarationSet = fitting().into_iter().collect();
+    let delete = |kind, name: &str| {
+        let name = name.parse().unwrap();
+        check_delete(&existing, &DeclarationKey { kind, name }).map_err(|refusal| refusal.to_string())
+    };
+    assert_eq!(delete(Kind::ProtectedVm, "shop"), Ok(()));
+    for (kind, name) in [
+        (Kind::Site, "east"),
+        (Kind::Site, "west"),
+        (Kind::ReplicationPolicy, "gold"),
+    ] {
+        assert_eq!(
+            delete(kind, name),
+            Err(format!("{kind} {name} is in use by shop"))
+        );
+    }
+    assert_eq!(
+        delete(Kind::ProtectedVm, "shap"),
+        Err("ProtectedVm shap is not declared; did you mean `shop`?".to_owned())
+    );
+}

@@ -1,0 +1,137 @@
+//! Why declarations do not fit together.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DeclarationKey, MonitorPath, Name};
+
+/// Which of a VM's two sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SiteRole {
+    /// Where it runs.
+    Source,
+    /// Where it goes.
+    Target,
+}
+
+/// Why declarations do not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The same kind and name twice in one Apply.
+    #[error("{key} is declared twice")]
+    DeclaredTwice {
+        /// Which.
+        key: DeclarationKey,
+    },
+    /// A VM names a policy that does not exist.
+    #[error("{vm} names the ReplicationPolicy {policy}, which is not declared{}", hint(meant.as_ref()))]
+    MissingPolicy {
+        /// Who names it.
+        vm: Name,
+        /// What is missing.
+        policy: Name,
+        /// What may have been meant.
+        meant: Option<Name>,
+    },
+    /// A VM names a site that does not exist.
+    #[error("{vm} names the {role} Site {site}, which is not declared{}", hint(meant.as_ref()))]
+    MissingSite {
+        /// Who names it.
+        vm: Name,
+        /// As what.
+        role: SiteRole,
+        /// What is missing.
+        site: Name,
+        /// What may have been meant.
+        meant: Option<Name>,
+    },
+    /// A VM names a network that its target site does not have.
+    #[error("{vm} names the network {network}, which the Site {site} does not have{}", hint(meant.as_ref()))]
+    MissingNetwork {
+        /// Who names it.
+        vm: Name,
+        /// The target site.
+        site: Name,
+        /// What is missing.
+        network: Name,
+        /// What may have been meant.
+        meant: Option<Name>,
+    },
+    /// Two VMs name the same monitor of the same site: one of them is not what it says.
+    #[error("{vm} names the monitor {monitor} of the Site {site}, which is that of {other}")]
+    MonitorClaimed {
+        /// Who names it too.
+        vm: Name,
+        /// The site.
+        site: Name,
+        /// The monitor.
+        monitor: MonitorPath,
+        /// Whose it is.
+        other: Name,
+    },
+    /// A site would lose a network that VMs declared before are to be plugged into.
+    #[error(
+        "the Site {site} would lose its network {network}, which is in use by {}",
+        listed(vms)
+    )]
+    NetworkInUse {
+        /// The site.
+        site: Name,
+        /// The network.
+        network: Name,
+        /// By whom.
+        vms: Vec<Name>,
+    },
+    /// What others refer to cannot be deleted.
+    #[error("{key} is in use by {}", listed(vms))]
+    InUse {
+        /// What.
+        key: DeclarationKey,
+        /// By whom.
+        vms: Vec<Name>,
+    },
+    /// What is not there cannot be deleted.
+    #[error("{key} is not declared{}", hint(meant.as_ref()))]
+    NotFound {
+        /// What.
+        key: DeclarationKey,
+        /// What may have been meant.
+        meant: Option<Name>,
+    },
+}
+
+impl Refusal {
+    /// A stable code that scripts may rely on.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::DeclaredTwice { .. } => "declared-twice",
+            Self::MissingPolicy { .. } | Self::MissingSite { .. } | Self::MissingNetwork { .. } => {
+                "missing-reference"
+            }
+            Self::MonitorClaimed { .. } => "monitor-claimed",
+            Self::NetworkInUse { .. } | Self::InUse { .. } => "in-use",
+            Self::NotFound { .. } => "not-found",
+        }
+    }
+}
+
+impl fmt::Display for SiteRole {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        })
+    }
+}
+
+fn hint(meant: Option<&Name>) -> String {
+    meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"))
+}
+
+fn listed(names: &[Name]) -> String {
+    let names: Vec<_> = names.iter().map(Name::as_str).collect();
+    names.join(", ")
+}

@@ -1,0 +1,112 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(text: &str) -> Vec<Declaration> {
+    parse_manifest("test.yaml", text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+const ALL: &str = include_str!("tests/all.yaml");
+
+#[test]
+fn a_declaration_is_what_its_document_says() {
+    let all: DeclarationSet = read(ALL).into_iter().collect();
+    let name = |text: &str| text.parse::<Name>().unwrap();
+    let policy = all.policy(&name("gold")).unwrap();
+    assert_eq!(policy.interval().as_millis(), 2_000);
+    assert_eq!(policy.rpo_target().as_millis(), 15_000);
+    assert_eq!(policy.bandwidth_limit().unwrap().0, 50 << 20);
+    let west = all.site(&name("west")).unwrap();
+    assert_eq!(
+        west.network(&name("production")).unwrap().bridge.as_str(),
+        "prod0"
+    );
+    let vm = all.vm(&name("shop-db")).unwrap();
+    let machine = vm.machine();
+    assert_eq!(vm.source().monitor.as_str(), "/run/vms/shop-db.qmp");
+    assert_eq!((machine.processors(), machine.memory().0), (1, 256 << 20));
+    assert_eq!(
+        machine.uuid().unwrap().as_str(),
+        "6f1c2b9e-0d4c-4d8e-9a57-3b1f0c6e2a11"
+    );
+    let buses: Vec<_> = machine.disks().iter().map(|disk| disk.bus).collect();
+    assert_eq!(buses, [DiskBus::VirtioScsi, DiskBus::VirtioBlk]);
+}
+
+#[test]
+fn a_declaration_is_written_as_it_was_read() {
+    let declarations = read(ALL);
+    let written: Vec<_> = declarations
+        .iter()
+        .map(|declaration| serde_yaml::to_string(declaration).unwrap())
+        .collect();
+    assert_eq!(written.join("---\n"), ALL);
+}
+
+#[test]
+fn a_declaration_reads_back_from_json() {
+    for declaration in read(ALL) {
+        let json = serde_json::to_string(&declaration).unwrap();
+        assert_eq!(serde_json::from_str::<Declaration>(&json).unwrap(), declaration);
+    }
+}
+
+#[test]
+fn a_stored_declaration_is_checked_like_any_other() {
+    let json = r#"{"apiVersion":"farshore/v1","kind":"ReplicationPolicy","metadata":{"name":"gold"},
+                   "spec":{"interval":"10s","rpoTarget":"5s","more":1}}"#;
+    let error = serde_json::from_str::<Declaration>(json).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "spec.more: unknown field; known: `interval`, `rpoTarget`, `bandwidthLimit`; \
+         spec.rpoTarget: `5s` is shorter than the interval, `10s`: it could never be met"
+    );
+}
+
+#[test]
+fn every_example_is_a_good_manifest_and_the_quickstart_fits_together() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut declared = Vec::new();
+    let mut directories = vec![examples];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|end| end == "yaml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let read = parse_manifest(&path.display().to_string(), &text);
+                let read = read.unwrap_or_else(|errors| panic!("{errors}"));
+                if path.components().any(|part| part.as_os_str() == "quickstart") {
+                    declared.extend(read);
+                }
+            }
+        }
+    }
+    let plan = check_apply(&DeclarationSet::default(), &declared);
+    let effects: Vec<_> = plan.outcomes.iter().map(|outcome| &outcome.effect).collect();
+    assert_eq!(effects, [&Effect::Created; 5]);
+}
+
+proptest! {
+    #[test]
+    fn no_text_of_a_checked_form_panics(text in any::<String>()) {
+        let _ = (text.parse::<Name>(), text.parse::<MacAddress>(), text.parse::<MonitorPath>());
+        let _ = (text.parse::<MachineUuid>(), text.parse::<DeviceIdentifier>(), text.parse::<BridgeName>());
+    }
+
+    #[test]
+    fn any_policy_reads_back_as_it_was_written(
+        interval in 200u64..86_400_000, more in 0u64..86_400_000, limit in proptest::option::of(65_536u64..1 << 50),
+    ) {
+        let limit = limit.map_or_else(String::new, |limit| format!(", bandwidthLimit: {limit}"));
+        let text = format!(
+            "{{apiVersion: farshore/v1, kind: ReplicationPolicy, metadata: {{name: p}}, \
+             spec: {{interval: {interval}ms, rpoTarget: {}ms{limit}}}}}",
+            interval + more
+        );
+        let first = read(&text);
+        let again = read(&serde_yaml::to_string(&first[0]).unwrap());
+        prop_assert_eq!(first, again);
+    }
+}

@@ -1,3 +1,96 @@
-//! The one binary of Farshore.
+//! The one binary of Farshore: the verbs that people and scripts use, and the server parts that they start.
 
-fn main() {}
+mod apply;
+mod client;
+mod delete;
+mod describe;
+mod exit;
+mod failover;
+mod follow;
+mod get;
+mod job;
+mod manifest;
+mod output;
+mod validate;
+mod version;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+use crate::{client::ServerOptions, exit::CliError};
+
+/// Keeps your virtual machines' disks alive on a far shore.
+#[derive(Debug, Parser)]
+#[command(
+    name = "farshore",
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage or invalid YAML, 3 refused in this state, 4 unreachable, 5 timed out."
+)]
+struct CommandLine {
+    #[command(flatten)]
+    server: ServerOptions,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Declare sites, policies and protected VMs
+    Apply(apply::ApplyArguments),
+    /// Take back what was declared; a VM's protection is disabled
+    Delete(delete::DeleteArguments),
+    /// List what there is
+    Get(get::GetArguments),
+    /// Show everything about one thing
+    Describe(describe::DescribeArguments),
+    /// Rehearse a failover, or fail over
+    Failover {
+        #[command(subcommand)]
+        verb: failover::FailoverVerb,
+    },
+    /// Follow, cancel or retry a job
+    Job {
+        #[command(subcommand)]
+        verb: job::JobVerb,
+    },
+    /// Check declarations without an orchestrator
+    Validate(validate::ValidateArguments),
+    /// Say which version this is
+    Version,
+}
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    match run(command_line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.reader_left() {
+                output::talk(&format!("error: {}", error.describe()));
+            }
+            error.exit_code()
+        }
+    }
+}
+
+fn run(command_line: CommandLine) -> Result<(), CliError> {
+    let CommandLine { server, verb } = command_line;
+    match verb {
+        Verb::Apply(arguments) => runtime()?.block_on(apply::run(&server, arguments)),
+        Verb::Delete(arguments) => runtime()?.block_on(delete::run(&server, arguments)),
+        Verb::Get(arguments) => runtime()?.block_on(get::run(&server, arguments)),
+        Verb::Describe(arguments) => runtime()?.block_on(describe::run(&server, arguments)),
+        Verb::Failover { verb } => runtime()?.block_on(failover::run(&server, verb)),
+        Verb::Job { verb } => runtime()?.block_on(job::run(&server, verb)),
+        Verb::Validate(arguments) => validate::run(&arguments),
+        Verb::Version => version::run(),
+    }
+}
+
+fn runtime() -> Result<Runtime, CliError> {
+    Runtime::new()
+        .map_err(|error| CliError::Part(anyhow::Error::new(error).context("cannot start the async runtime")))
+}

@@ -1,0 +1,61 @@
+//! A recovery point, as shown.
+
+use farshore_blocks::clock::WallTime;
+use farshore_proto::v1;
+use serde::Serialize;
+
+use super::{Listed, hexadecimal, state, time};
+use crate::output::format;
+
+/// All volumes of a VM at one instant, in a vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PointView {
+    pub(crate) sequence: u64,
+    pub(crate) digest: String,
+    /// By the source's clock.
+    pub(crate) captured_at: Option<String>,
+    /// By the target's clock.
+    pub(crate) sealed_at: Option<String>,
+    pub(crate) kind: String,
+    pub(crate) changed_bytes: u64,
+}
+
+impl From<v1::RecoveryPoint> for PointView {
+    fn from(point: v1::RecoveryPoint) -> Self {
+        Self {
+            kind: state("POINT_KIND_", point.kind().as_str_name()),
+            sequence: point.sequence,
+            digest: hexadecimal(&point.digest),
+            captured_at: time(point.captured_at),
+            sealed_at: time(point.sealed_at),
+            changed_bytes: point.changed_bytes,
+        }
+    }
+}
+
+impl Listed for PointView {
+    const HEADINGS: &'static [&'static str] = &["point", "captured at", "age", "kind", "changed"];
+    const WIDE_HEADINGS: &'static [&'static str] = &["sealed at", "digest"];
+
+    fn key(&self) -> String {
+        self.sequence.to_string()
+    }
+
+    fn cells(&self, now: WallTime) -> Vec<String> {
+        vec![
+            self.sequence.to_string(),
+            format::or_nothing(self.captured_at.as_deref().unwrap_or_default()),
+            format::age(self.captured_at.as_deref(), now),
+            self.kind.clone(),
+            format::size(self.changed_bytes),
+        ]
+    }
+
+    fn wide_cells(&self, _now: WallTime) -> Vec<String> {
+        vec![
+            format::or_nothing(self.sealed_at.as_deref().unwrap_or_default()),
+            self.digest.clone(),
+        ]
+    }
+}

@@ -1,0 +1,279 @@
+//! `get` and `describe`.
+
+use std::time::{Duration, SystemTime};
+
+use farshore_proto::v1::{
+    Event, GetJobRequest, GetVmRequest, Job, JobState, ListEventsRequest, ListEventsResponse, ListRequest,
+    ListSitesResponse, ListVmPointsRequest, ListVmPointsResponse, ListVmsResponse, PointKind,
+    ProtectionState, RecoveryPoint, Severity, Site, SiteNetwork, Step, StepState, Vm,
+};
+use serde_json::json;
+
+use crate::{farshore, script::Script};
+
+fn moment(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn vm(name: &str) -> Vm {
+    Vm {
+        name: name.to_owned(),
+        policy: "gold".to_owned(),
+        source_site: "east".to_owned(),
+        target_site: "west".to_owned(),
+        state: ProtectionState::Protected.into(),
+        rpo: Some(Duration::from_millis(2500).try_into().unwrap()),
+        points: 7,
+        ..Vm::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_fetched_page_after_page() {
+    let first = ListVmsResponse {
+        vms: vec![vm("a")],
+        next_page_token: "more".to_owned(),
+    };
+    let second = ListVmsResponse {
+        vms: vec![vm("b")],
+        next_page_token: String::new(),
+    };
+    let script = Script::default()
+        .answers(
+            "ListVms",
+            |request: &ListRequest| request.page_token.is_empty(),
+            first,
+        )
+        .answers(
+            "ListVms",
+            |request: &ListRequest| request.page_token == "more",
+            second,
+        )
+        .plays()
+        .await;
+    let run = farshore(&["get", "vms", "--server", &script.server])
+        .await
+        .ended_with(0);
+    assert_eq!(
+        run.stdout,
+        "NAME  STATE      HEALTH   FAILOVER  RPO    POINTS  SITES\n\
+         a     Protected  Unknown  Unknown   2.5 s  7       east -> west\n\
+         b     Protected  Unknown  Unknown   2.5 s  7       east -> west\n"
+    );
+    script.was_followed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_as_json_has_the_promised_keys() {
+    let script = Script::default()
+        .answers("GetVm", |request: &GetVmRequest| request.name == "a", vm("a"))
+        .plays()
+        .await;
+    let run = farshore(&["get", "vm", "a", "-o", "json", "--server", &script.server])
+        .await
+        .ended_with(0);
+    assert_eq!(
+        run.json(),
+        json!({
+            "name": "a", "policy": "gold", "sourceSite": "east", "targetSite": "west", "state": "Protected",
+            "stateDetail": "", "failover": "Unknown", "health": "Unknown", "healthReasons": [],
+            "rpoSeconds": 2.5, "rpoTargetSeconds": null, "syncDoneBytes": 0, "syncTotalBytes": 0,
+            "syncBytesPerSecond": 0.0, "backlogBytes": 0, "points": 7, "newestPoint": null,
+            "allowedOperations": [], "checks": [], "volumes": [], "machine": null, "sourcePhase": "Unknown",
+            "sourceDetail": "", "activeJob": null, "recovered": null, "lastCycleSeconds": null,
+            "lastHoldSeconds": null,
+        })
+    );
+    script.was_followed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_as_json_are_items_with_digests_in_hexadecimal_and_times_in_utc() {
+    let point = RecoveryPoint {
+        sequence: 3,
+        digest: vec![0xab, 0x01].into(),
+        captured_at: Some(moment(1_700_000_000).into()),
+        sealed_at: Some(moment(1_700_000_001).into()),
+        kind: PointKind::CrashConsistent.into(),
+        changed_bytes: 8192,
+    };
+    let answer = ListVmPointsResponse {
+        points: vec![point],
+        next_page_token: String::new(),
+    };
+    let script = Script::default()
+        .answers(
+            "ListPoints",
+            |request: &ListVmPointsRequest| request.vm == "a",
+            answer,
+        )
+        .plays()
+        .await;
+    let run = farshore(&["get", "points", "a", "-o", "json", "--server", &script.server])
+        .await
+        .ended_with(0);
+    assert_eq!(
+        run.json(),
+        json!({"items": [{
+            "sequence": 3, "digest": "ab01", "capturedAt": "2023-11-14T22:13:20.000Z",
+            "sealedAt": "2023-11-14T22:13:21.000Z", "kind": "CrashConsistent", "changedBytes": 8192,
+        }]})
+    );
+    script.was_followed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_of_no_such_name_fails_and_the_known_ones_are_told() {
+    let networks = vec![SiteNetwork {
+        name: "production".to_owned(),
+        bridge: "prod0".to_owned(),
+    }];
+    let site = Site {
+        name: "west".to_owned(),
+        provider: "qemu".to_owned(),
+        networks,
+    };
+    let answer = ListSitesResponse {
+        sites: vec![site],
+        next_page_token: String::new(),
+    };
+    let script = Script::default()
+        .answers("ListSites", |_: &ListRequest| true, answer)
+        .plays()
+        .await;
+    let run = farshore(&["get", "site", "north", "--server", &script.server])
+        .await
+        .ended_with(1);
+    assert_eq!(run.stdout, "");
+    assert_eq!(
+        run.stderr,
+        "error: there is no site `north`; there are west (not-found)\n"
+    );
+    script.was_followed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_subject_read_as_yaml() {
+    let event = Event {
+        number: 9,
+        at: Some(moment(1_700_000_000).into()),
+        severity: Severity::Critical.into(),
+        subject: "vm/a".to_owned(),
+        code: "fenced".to_owned(),
+        message: "the source is fenced".to_owned(),
+    };
+    let answer = ListEventsResponse {
+        events: vec![event],
+        next_page_token: String::new(),
+    };
+    let script = Script::default()
+        .answers(
+            "ListEvents",
+            |request: &ListEventsRequest| request.subject == "vm/a",
+            answer,
+        )
+        .plays()
+        .await;
+    let run = farshore(&["get", "events", "vm/a", "-o", "yaml", "--server", &script.server])
+        .await
+        .ended_with(0);
+    assert_eq!(
+        run.stdout,
+        "items:\n- number: 9\n  at: 2023-11-14T22:13:20.000Z\n  severity: Critical\n  subject: vm/a\n  \
+         code: fenced\n  message: the source is fenced\n"
+    );
+    script.was_followed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_shows_each_change_once_until_its_time_is_up() {
+    let answer = |points| ListVmsResponse {
+        vms: vec![Vm { points, ..vm("a") }],
+        next_page_token: String::new(),
+    };
+    let script = Script::default()
+        .answers("ListVms", |_: &ListRequest| true, answer(1))
+        .answers("ListVms", |_: &ListRequest| true, answer(1))
+        .answers("ListVms", |_: &ListRequest| true, answer(2))
+        .stays_silent::<ListRequest>("ListVms")
+        .plays()
+        .await;
+    let arguments = [
+        "get",
+        "vms",
+        "--watch",
+        "-o",
+        "json",
+        "--timeout",
+        "4s",
+        "--server",
+        &script.server,
+    ];
+    let run = farshore(&arguments).await.ended_with(5);
+    let points: Vec<u64> = run
+        .stdout
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["points"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(points, [1, 2]);
+    script.was_followed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_described_with_its_steps() {
+    let step = Step {
+        name: "Prerequisites check".to_owned(),
+        state: StepState::Failed.into(),
+        attempts: 2,
+        detail: "monitor-reachable".to_owned(),
+        ..Step::default()
+    };
+    let job = Job {
+        id: "j1".to_owned(),
+        kind: "enable-protection".to_owned(),
+        subject: "vm/a".to_owned(),
+        state: JobState::Failed.into(),
+        steps: vec![step],
+        error: "no monitor".to_owned(),
+        ..Job::default()
+    };
+    let script = Script::default()
+        .answers("GetJob", |request: &GetJobRequest| request.id == "j1", job)
+        .plays()
+        .await;
+    let run = farshore(&["describe", "job", "j1", "--server", &script.server])
+        .await
+        .ended_with(0);
+    assert!(
+        run.stdout.contains("Prerequisites check  Failed  2"),
+        "{}",
+        run.stdout
+    );
+    assert!(run.stdout.contains("no monitor"), "{}", run.stdout);
+    script.was_followed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_list_is_empty_json_and_no_table() {
+    let script = Script::default()
+        .answers("ListVms", |_: &ListRequest| true, ListVmsResponse::default())
+        .answers("ListVms", |_: &ListRequest| true, ListVmsResponse::default())
+        .plays()
+        .await;
+    let run = farshore(&["get", "vms", "-o", "json", "--server", &script.server])
+        .await
+        .ended_with(0);
+    assert_eq!(run.json(), json!({"items": []}));
+    let run = farshore(&["get", "vms", "--server", &script.server])
+        .await
+        .ended_with(0);
+    assert_eq!(
+        (run.stdout.as_str(), run.stderr.as_str()),
+        ("", "nothing found\n")
+    );
+    script.was_followed();
+}

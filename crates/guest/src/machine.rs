@@ -68,17 +68,19 @@ pub enum MachineError {
     /// The witness cannot be read.
     #[error(transparent)]
     Witness(#[from] WitnessError),
-    /// QEMU ended before the guest had booted.
-    #[error("`{name}` ended before its guest had booted; its console ends with:\n{console}")]
+    /// QEMU ended while something was awaited of the guest.
+    #[error("`{name}` ended before its guest told what was waited for; its console ends with:\n{console}")]
     EndedEarly {
         /// The machine.
         name: String,
         /// The last lines of its console.
         console: String,
     },
-    /// The guest did not boot in time.
-    #[error("the guest of `{name}` had not booted after {patience:?}; its console ends with:\n{console}")]
-    NotBooted {
+    /// The guest did not tell in time.
+    #[error(
+        "the guest of `{name}` did not tell what was waited for in {patience:?}; its console ends with:\n{console}"
+    )]
+    NotTold {
         /// The machine.
         name: String,
         /// How long it was given.
@@ -195,7 +197,7 @@ impl SourceVm {
                 });
             }
             if Instant::now() >= deadline {
-                return Err(MachineError::NotBooted {
+                return Err(MachineError::NotTold {
                     name,
                     patience,
                     console: console(),

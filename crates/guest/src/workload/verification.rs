@@ -132,3 +132,72 @@ fn is_mounted(directory: &Path) -> bool {
     let mut points = mounts.lines().filter_map(|line| line.split_whitespace().nth(1));
     points.any(|point| Path::new(point) == directory)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        record::{RECORD_LENGTH, Record},
+        workload::regions::RecordMaker,
+    };
+
+    const GUEST: u64 = 7;
+
+    fn configuration() -> Configuration {
+        Configuration {
+            hostname: "web-1".into(),
+            address: None,
+            gateway: None,
+            guest: GUEST,
+            records_per_second: 1,
+            journal_records_per_second: 1,
+        }
+    }
+
+    fn invocation(directory: &Path) -> Invocation {
+        Invocation {
+            configuration: directory.join("configuration"),
+            region_a: directory.join("a"),
+            region_b: directory.join("b"),
+            journal: directory.to_owned(),
+            file_system_check: "0".into(),
+        }
+    }
+
+    /// Regions of four slots, of which `written` got record 1.
+    fn regions(directory: &Path, written: &[Record]) {
+        for (name, stream) in [("a", Stream::RegionA), ("b", Stream::RegionB)] {
+            let record = written.iter().find(|record| record.stream == stream);
+            let mut bytes = vec![0; usize::try_from(4 * RECORD_LENGTH).unwrap()];
+            if let Some(record) = record {
+                let page = record.encode();
+                bytes[page.bytes().len()..2 * page.bytes().len()].copy_from_slice(page.bytes());
+            }
+            fs::write(directory.join(name), bytes).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_absent_disk_is_a_fault_and_nothing_may_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let found = verify(&invocation(directory.path()), &configuration());
+        assert!(!found.verdict.is_clean() && !found.regions_are_exact && found.journal.is_none());
+        let faults = found.verdict.faults.join("\n");
+        assert!(
+            faults.contains("RegionA") && faults.contains("mounted"),
+            "{faults}"
+        );
+    }
+
+    #[test]
+    fn records_of_another_guest_are_left_alone() {
+        for (guest, is_ours) in [(GUEST, true), (GUEST + 1, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let maker = RecordMaker { run: 1, guest };
+            let records = [maker.make(1, Stream::RegionA), maker.make(1, Stream::RegionB)];
+            regions(directory.path(), &records);
+            let found = verify(&invocation(directory.path()), &configuration());
+            assert_eq!(found.regions_are_exact, is_ours, "{:?}", found.verdict);
+        }
+    }
+}

@@ -170,6 +170,9 @@ pub trait Source: Send {
     /// Looks at every prerequisite at the source.
     fn checks(&mut self) -> impl Future<Output = Vec<Check>> + Send;
 
+    /// The size of every volume, in the machine's order. Nothing may be attached meanwhile.
+    fn sizes(&mut self) -> impl Future<Output = Result<Vec<ByteCount>, SourceError>> + Send;
+
     /// Connects, removes what a dead predecessor left behind, and says what tracking is good for.
     fn attach(
         &mut self,

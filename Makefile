@@ -1,0 +1,44 @@
+# Every command that people and CI run. `make demo` and `make test` first install what is missing
+# (scripts/install-prerequisites.sh says what, and never more than that).
+#
+# Virtual machines, network namespaces and mounts need root: the demo runs under sudo where you are not root, and so
+# do the test executables, while cargo itself always runs as you.
+
+CARGO ?= cargo
+TARGET_DIRECTORY := $(abspath $(or $(CARGO_TARGET_DIR),target))
+ifneq ($(shell id -u),0)
+AS_ROOT := sudo -E
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(AS_ROOT)
+endif
+
+.PHONY: demo test lint bench ci
+
+demo:
+	scripts/install-prerequisites.sh demo
+	$(CARGO) build --release --locked --bin farshore
+	$(AS_ROOT) $(TARGET_DIRECTORY)/release/farshore demo
+
+# The scenarios in tests/ are ordinary integration tests that run the built binary.
+test: export FARSHORE_BIN := $(TARGET_DIRECTORY)/debug/farshore
+test:
+	scripts/install-prerequisites.sh test
+	$(CARGO) build --locked --bin farshore
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		echo "$(CARGO) deny --locked check"; $(CARGO) deny --locked check; \
+	else \
+		echo "Dependencies are not checked: cargo-deny is missing (cargo install --locked cargo-deny)."; \
+	fi
+
+bench: export FARSHORE_BIN := $(TARGET_DIRECTORY)/release/farshore
+bench:
+	scripts/install-prerequisites.sh demo
+	$(CARGO) build --release --locked --bin farshore
+	$(CARGO) bench --locked --package farshore-tests --bench '*'
+
+.NOTPARALLEL:
+ci: lint test demo

@@ -178,16 +178,25 @@ async fn reads_in_flight_do_not_wait_for_one_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_of_the_server_concerns_one_request() {
-    let server = Server::nbdkit(&[
-        "eval",
-        "get_size=echo 1M",
-        "pread=if [ $4 -ge 4096 ]; then echo EIO >&2; exit 1; fi; dd if=/dev/zero count=$3 iflag=count_bytes 2>/dev/null",
-    ]);
+    let directory = TempDir::new().unwrap();
+    let trigger = directory.path().join("trigger");
+    let when = format!("error-pread-file={}", trigger.display());
+    let arguments = [
+        "--filter=error",
+        "memory",
+        "1M",
+        "error-pread=EIO",
+        "error-pread-rate=100%",
+        &when,
+    ];
+    let server = Server::nbdkit_in(directory, &arguments);
     let client = connect(&server.socket(), "", &[]).await;
+    std::fs::write(&trigger, []).unwrap();
     match client.read(8192, 512).await {
         Err(ClientError::Refused { code, .. }) => assert_eq!(code, ErrorCode::INPUT_OUTPUT),
         other => panic!("{other:?}"),
     }
+    std::fs::remove_file(&trigger).unwrap();
     assert_eq!(client.read(0, 512).await.unwrap().as_ref(), [0; 512]);
 }
 

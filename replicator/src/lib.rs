@@ -1,1 +1,161 @@
 //! The data plane's shell: sessions, cycles, the vault service, recovered VMs and metrics.
+//!
+//! Start reading at [`run`]; `source` is the side that captures and ships, `target` the side that owns a vault,
+//! `recovery` the recovered VMs, `fleet` the stream to the orchestrator.
+
+mod assignment;
+mod configuration;
+mod convert;
+mod fleet;
+mod http;
+mod metrics;
+mod recovery;
+mod source;
+mod sources;
+mod target;
+mod wire;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::Context;
+use farshore_proto::v1::{self, replication_server::ReplicationServer};
+use farshore_provider_qemu::{QemuCompute, QemuComputeConfig};
+use farshore_vault::{Vault, VaultError};
+use tokio::{net::TcpListener, sync::oneshot};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+pub use assignment::AssignmentError;
+pub use configuration::{ConfigurationError, ReplicatorConfiguration};
+
+use fleet::Member;
+use metrics::Metrics;
+use recovery::{Exports, Recovery};
+use sources::Sources;
+use target::{ReplicationService, Targets};
+
+/// Where a replicator that started can be reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Listening {
+    /// For sources, if it is a target.
+    pub replication: Option<SocketAddr>,
+    /// For Prometheus.
+    pub http: SocketAddr,
+}
+
+/// Runs a replicator until `stop` is cancelled; says through `ready` where it listens. `executable` is the
+/// `farshore` binary, which is started again for exports.
+///
+/// # Errors
+/// When something that it needs at its start cannot be had. Later troubles are retried and reported.
+pub async fn run(
+    configuration: ReplicatorConfiguration,
+    executable: PathBuf,
+    ready: oneshot::Sender<Listening>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let metrics = Metrics::new().context("metrics cannot be registered")?;
+    let http = TcpListener::bind(configuration.http_listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", configuration.http_listen))?;
+    let http_address = http.local_addr()?;
+    let targets = open_targets(&configuration)?;
+    let recovery = open_recovery(&configuration, executable)?;
+    if let Some(recovery) = &recovery {
+        recovery.adopt().await?;
+    }
+    let sources = match &configuration.scratch_directory {
+        Some(scratch) => {
+            let state = &configuration.state_directory;
+            Some(Sources::open(state, scratch.clone(), metrics.clone()).await?)
+        }
+        None => None,
+    };
+    let (replication, address) = match (&targets, configuration.replication_listen) {
+        (Some(targets), Some(listen)) => {
+            let listener = TcpListener::bind(listen)
+                .await
+                .with_context(|| format!("cannot listen on {listen}"))?;
+            let address = listener.local_addr()?;
+            let serving = tokio::spawn(serve(listener, targets.clone(), stop.clone()));
+            (Some(serving), Some(address))
+        }
+        _ => (None, None),
+    };
+    let advertised = configuration.advertise.clone();
+    let member = Member {
+        name: configuration.name.clone(),
+        site: configuration.site.clone(),
+        instance: uuid::Uuid::now_v7().to_string(),
+        orchestrator: configuration.orchestrator.clone(),
+        replication_endpoint: advertised
+            .or_else(|| address.map(|address| format!("http://{address}")))
+            .unwrap_or_default(),
+        sources: sources.clone(),
+        targets,
+        recovery,
+    };
+    let attached = tokio::spawn(fleet::stay_attached(member, stop.clone()));
+    let scraped = tokio::spawn(http::serve(http, metrics, stop.clone()));
+    // Nobody may want to know.
+    let _ = ready.send(Listening {
+        replication: address,
+        http: http_address,
+    });
+    stop.cancelled().await;
+    if let Some(sources) = &sources {
+        sources.shut_down().await;
+    }
+    attached.await?;
+    if let Some(replication) = replication {
+        replication.await??;
+    }
+    scraped.await??;
+    Ok(())
+}
+
+fn open_targets(configuration: &ReplicatorConfiguration) -> anyhow::Result<Option<Targets>> {
+    let Some(directory) = &configuration.vault_directory else {
+        return Ok(None);
+    };
+    let vault = match Vault::open(directory) {
+        Err(VaultError::NotAVault { .. }) => Vault::create(directory),
+        opened => opened,
+    };
+    let vault = vault.with_context(|| format!("the vault {} cannot be opened", directory.display()))?;
+    Ok(Some(Targets::new(vault)?))
+}
+
+fn open_recovery(
+    configuration: &ReplicatorConfiguration,
+    executable: PathBuf,
+) -> anyhow::Result<Option<Recovery>> {
+    let Some(directory) = &configuration.recovery_directory else {
+        return Ok(None);
+    };
+    let exports = Exports::open(executable, directory.join("exports"))?;
+    let compute = QemuComputeConfig {
+        accelerator: configuration.accelerator,
+        ..QemuComputeConfig::new(directory.join("vms"))
+    };
+    Ok(Some(Recovery::new(QemuCompute::open(compute)?, exports)))
+}
+
+async fn serve(listener: TcpListener, targets: Targets, stop: CancellationToken) -> anyhow::Result<()> {
+    let service = ReplicationServer::new(ReplicationService::new(targets, stop.clone()))
+        .max_decoding_message_size(wire::MAX_MESSAGE_BYTES);
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter
+        .set_serving::<ReplicationServer<ReplicationService>>()
+        .await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    wire::server()
+        .add_service(service)
+        .add_service(health)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
+        .await?;
+    Ok(())
+}

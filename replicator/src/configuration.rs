@@ -1,0 +1,197 @@
+//! The replicator's configuration file, read and checked once.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use farshore_provider_qemu::AcceleratorChoice;
+use serde::Deserialize;
+
+/// What a replicator is told when it starts. Paths are absolute or relative to where it was started.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplicatorConfiguration {
+    /// Its name, unique in the fleet.
+    pub name: String,
+    /// The site that it serves.
+    pub site: String,
+    /// Where it keeps its assignments.
+    pub state_directory: PathBuf,
+    /// The orchestrator's gRPC endpoint, like `http://127.0.0.1:7100`.
+    pub orchestrator: String,
+    /// Where it listens for sources; with it go `advertise` and `vaultDirectory`.
+    #[serde(default)]
+    pub replication_listen: Option<SocketAddr>,
+    /// What sources dial to reach it, like `http://10.0.0.2:7201`; by default the listening address.
+    #[serde(default)]
+    pub advertise: Option<String>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub http_listen: SocketAddr,
+    /// Its vault: with it, it can be a target.
+    #[serde(default)]
+    pub vault_directory: Option<PathBuf>,
+    /// Where captures keep what the guest overwrites meanwhile: with it, it can be a source.
+    #[serde(default)]
+    pub scratch_directory: Option<PathBuf>,
+    /// Where recovered VMs keep their overlays: with a vault, it can recover.
+    #[serde(default)]
+    pub recovery_directory: Option<PathBuf>,
+    /// What executes recovered VMs.
+    #[serde(default)]
+    pub accelerator: AcceleratorChoice,
+    /// Says that traffic beyond loopback may travel unencrypted.
+    #[serde(default)]
+    pub insecure: bool,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigurationError {
+    /// The file cannot be read.
+    #[error("configuration {path} cannot be read")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is no YAML of this shape.
+    #[error("configuration {path} is refused")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: serde_yaml::Error,
+    },
+    /// Its values do not fit together.
+    #[error("configuration {path} is refused: {why}")]
+    Unfit {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong and what would be accepted.
+        why: String,
+    },
+}
+
+impl ReplicatorConfiguration {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, has unknown fields or wrong types, or its values do not fit together.
+    pub fn load(path: &Path) -> Result<Self, ConfigurationError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigurationError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigurationError> {
+        let configuration: Self =
+            serde_yaml::from_str(text).map_err(|source| ConfigurationError::Malformed {
+                path: path.to_owned(),
+                source,
+            })?;
+        configuration.check().map_err(|why| ConfigurationError::Unfit {
+            path: path.to_owned(),
+            why,
+        })?;
+        Ok(configuration)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.replication_listen.is_some() != self.vault_directory.is_some() {
+            return Err("replicationListen and vaultDirectory go together: a target has both".to_owned());
+        }
+        if self.vault_directory.is_none() && self.scratch_directory.is_none() {
+            return Err(
+                "neither vaultDirectory nor scratchDirectory is given: it could be neither target \
+                        nor source"
+                    .to_owned(),
+            );
+        }
+        if self.recovery_directory.is_some() && self.vault_directory.is_none() {
+            return Err("recoveryDirectory needs a vaultDirectory to recover from".to_owned());
+        }
+        if let Some(plain) = self.first_plain_address().filter(|_| !self.insecure) {
+            return Err(format!(
+                "`{plain}` is beyond loopback and traffic is not encrypted: say `insecure: true` if that is \
+                 what you want"
+            ));
+        }
+        Ok(())
+    }
+
+    fn first_plain_address(&self) -> Option<String> {
+        let listens = [self.replication_listen, Some(self.http_listen)];
+        let beyond = listens
+            .into_iter()
+            .flatten()
+            .find(|address| !address.ip().is_loopback());
+        let dialled = [Some(&self.orchestrator), self.advertise.as_ref()];
+        beyond.map(|address| address.to_string()).or_else(|| {
+            dialled
+                .into_iter()
+                .flatten()
+                .find(|endpoint| !is_loopback(endpoint))
+                .cloned()
+        })
+    }
+}
+
+/// Whether traffic to `endpoint` (a URL) stays on this machine; a name other than `localhost` does not count.
+pub(crate) fn is_loopback(endpoint: &str) -> bool {
+    let Ok(uri) = endpoint.parse::<tonic::transport::Uri>() else {
+        return false;
+    };
+    uri.host().is_some_and(|host| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str =
+        "name: east-1\nsite: east\nstateDirectory: /s\nhttpListen: 127.0.0.1:0\nscratchDirectory: /x\n";
+
+    fn refusal(text: &str) -> String {
+        let error = ReplicatorConfiguration::parse(Path::new("c.yaml"), text).unwrap_err();
+        format!(
+            "{error}: {}",
+            std::error::Error::source(&error).map_or(String::new(), ToString::to_string)
+        )
+    }
+
+    #[test]
+    fn plaintext_beyond_loopback_needs_the_word_insecure() {
+        let text = format!("{SOURCE}orchestrator: http://10.0.0.1:7100\n");
+        assert!(refusal(&text).contains("insecure: true"));
+        assert!(ReplicatorConfiguration::parse(Path::new("c"), &format!("{text}insecure: true\n")).is_ok());
+        assert!(
+            refusal(&format!("{SOURCE}orchestrator: http://example.org:1\n")).contains("beyond loopback")
+        );
+        let local = format!("{SOURCE}orchestrator: http://[::1]:7100\n");
+        assert!(ReplicatorConfiguration::parse(Path::new("c"), &local).is_ok());
+    }
+
+    #[test]
+    fn a_target_without_a_vault_is_refused() {
+        let text = format!("{SOURCE}orchestrator: http://127.0.0.1:1\nreplicationListen: 127.0.0.1:0\n");
+        assert!(refusal(&text).contains("go together"));
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_line() {
+        let shown = refusal(&format!("{SOURCE}orchestrator: http://127.0.0.1:1\nvault: /v\n"));
+        assert!(
+            shown.contains("unknown field `vault`") && shown.contains("line 7"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! What the replicator sees now, as the orchestrator is told it.
+
+use farshore_blocks::{ByteCount, ChainId, clock::WallTime};
+use farshore_proto::v1;
+use farshore_provider::VmCondition;
+use farshore_vault::{PointKind, PointRecord};
+
+use super::Member;
+use crate::{
+    assignment::Assignment,
+    convert,
+    source::{SourcePhase, SourceState},
+    target::{ChainStanding, Targets},
+};
+
+/// Everything, as of now.
+pub(super) async fn report(member: &Member) -> v1::Report {
+    let sources = match &member.sources {
+        Some(sources) => sources.states().await,
+        None => Vec::new(),
+    };
+    let recovered = match &member.recovery {
+        Some(recovery) => recovery.conditions().await.unwrap_or_else(|error| {
+            tracing::warn!(
+                error = crate::source::chain(&error),
+                "recovered VMs cannot be listed"
+            );
+            Vec::new()
+        }),
+        None => Vec::new(),
+    };
+    v1::Report {
+        at: Some(convert::time_out(WallTime::now())),
+        sources: sources
+            .into_iter()
+            .map(|(assignment, state)| source_out(&assignment, state))
+            .collect(),
+        targets: member.targets.as_ref().map(targets_out).unwrap_or_default(),
+        recovered: recovered
+            .into_iter()
+            .map(|(id, condition)| v1::RecoveredVmStatus {
+                recovery_id: id.into(),
+                condition: condition_out(condition).into(),
+            })
+            .collect(),
+        vault: member.targets.as_ref().map(vault_out),
+    }
+}
+
+fn source_out(assignment: &Assignment, state: SourceState) -> v1::SourceStatus {
+    let phase = match state.phase {
+        SourcePhase::Installed => v1::SourcePhase::Installed,
+        SourcePhase::Connecting => v1::SourcePhase::Connecting,
+        SourcePhase::InitialSync => v1::SourcePhase::InitialSync,
+        SourcePhase::AwaitingPoint => v1::SourcePhase::AwaitingPoint,
+        SourcePhase::Replicating => v1::SourcePhase::Replicating,
+        SourcePhase::Resynchronizing => v1::SourcePhase::Resynchronizing,
+        SourcePhase::Fenced => v1::SourcePhase::Fenced,
+    };
+    v1::SourceStatus {
+        vm: assignment.machine.vm.clone(),
+        chain: assignment.chain.as_bytes().to_vec().into(),
+        phase: phase.into(),
+        detail: state.detail,
+        sync_done_bytes: state.sync_done.0,
+        sync_total_bytes: state.sync_total.0,
+        sync_bytes_per_second: state.sync_bytes_per_second,
+        backlog_bytes: state.backlog.0,
+        last_cycle: state.last_cycle.map(convert::duration_out),
+        last_hold: state.last_hold.map(convert::duration_out),
+        newest: state.newest.map(convert::point_head_out),
+    }
+}
+
+fn targets_out(targets: &Targets) -> Vec<v1::TargetStatus> {
+    targets
+        .standings()
+        .into_iter()
+        .map(|(chain, standing)| target_out(chain, standing))
+        .collect()
+}
+
+fn target_out(chain: ChainId, standing: ChainStanding) -> v1::TargetStatus {
+    let uncertainty = standing.newest.as_ref().map(|point| point.clock_uncertainty);
+    v1::TargetStatus {
+        vm: standing.vm,
+        chain: chain.as_bytes().to_vec().into(),
+        epoch: standing.epoch.map(convert::epoch_out),
+        points: standing.points,
+        newest: standing.newest.as_ref().map(point_out),
+        valid_through: standing.valid_through.map(convert::time_out),
+        clock_uncertainty: uncertainty.map(convert::duration_out),
+        source_connected: standing.source_connected,
+        refused_fenced: standing.refused_fenced,
+    }
+}
+
+fn vault_out(targets: &Targets) -> v1::VaultStatus {
+    let shown = |result: Result<ByteCount, _>| result.map_or(0, |bytes| bytes.0);
+    let vault = targets.vault();
+    v1::VaultStatus {
+        used_bytes: shown(vault.used_bytes()),
+        free_bytes: shown(vault.free_bytes()),
+    }
+}
+
+fn condition_out(condition: VmCondition) -> v1::RecoveredVmCondition {
+    match condition {
+        VmCondition::Absent => v1::RecoveredVmCondition::Unspecified,
+        VmCondition::Prepared => v1::RecoveredVmCondition::Prepared,
+        VmCondition::Running => v1::RecoveredVmCondition::Running,
+        VmCondition::Suspended => v1::RecoveredVmCondition::Suspended,
+        VmCondition::Ended => v1::RecoveredVmCondition::Ended,
+    }
+}
+
+/// A point, as lists show it.
+pub(super) fn point_out(point: &PointRecord) -> v1::RecoveryPoint {
+    let kind = match point.kind {
+        PointKind::CrashConsistent => v1::PointKind::CrashConsistent,
+        PointKind::AppConsistent => v1::PointKind::AppConsistent,
+    };
+    v1::RecoveryPoint {
+        sequence: point.sequence.0,
+        digest: point.digest.as_bytes().to_vec().into(),
+        captured_at: Some(convert::time_out(point.captured_at)),
+        sealed_at: Some(convert::time_out(point.sealed_at)),
+        kind: kind.into(),
+        changed_bytes: point
+            .changes
+            .iter()
+            .map(|change| change.bytes.0)
+            .fold(0, u64::saturating_add),
+    }
+}

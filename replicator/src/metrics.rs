@@ -1,0 +1,155 @@
+//! The replicator's own metrics: cycles, bytes and holds. Names, labels and meanings are listed in docs/metrics.md.
+
+use std::time::Duration;
+
+use farshore_blocks::{ByteCount, Encoding};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+    core::Collector, process_collector::ProcessCollector,
+};
+
+/// A part of a cycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CyclePhase {
+    /// The hold of the guest's writes.
+    Pause,
+    /// Reading and sending, with the wait for acknowledgements.
+    Send,
+    /// From the seal to its answer.
+    Seal,
+}
+
+/// How a cycle ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CycleResult {
+    /// It is a point.
+    Sealed,
+    /// It is not.
+    Failed,
+}
+
+/// All metrics of this process; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    process: Registry,
+    cycle_duration: HistogramVec,
+    guest_pause: Histogram,
+    replicated_bytes: IntCounterVec,
+    wire_bytes: IntCounter,
+    cycles: IntCounterVec,
+}
+
+const SECONDS: [f64; 14] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0,
+];
+
+impl Metrics {
+    /// Registers everything.
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("farshore".to_owned()), None)?;
+        // Process metrics keep their standard names, without our prefix.
+        let process = Registry::new();
+        process.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Self {
+            cycle_duration: kept(
+                &registry,
+                HistogramVec::new(
+                    HistogramOpts::new("cycle_duration_seconds", "Duration of the phases of cycles.")
+                        .buckets(SECONDS.to_vec()),
+                    &["phase"],
+                )?,
+            )?,
+            guest_pause: kept(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "guest_pause_seconds",
+                        "How long guests' writes were held for a capture.",
+                    )
+                    .buckets(SECONDS.to_vec()),
+                )?,
+            )?,
+            replicated_bytes: kept(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("replicated_bytes_total", "Raw bytes shipped, by VM and encoding."),
+                    &["vm", "encoding"],
+                )?,
+            )?,
+            wire_bytes: kept(
+                &registry,
+                IntCounter::new("wire_bytes_total", "Payload bytes shipped to targets.")?,
+            )?,
+            cycles: kept(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("cycles_total", "Cycles, by VM and result."),
+                    &["vm", "result"],
+                )?,
+            )?,
+            registry,
+            process,
+        })
+    }
+
+    pub(crate) fn cycle_phase(&self, phase: CyclePhase, took: Duration) {
+        let label = match phase {
+            CyclePhase::Pause => "pause",
+            CyclePhase::Send => "send",
+            CyclePhase::Seal => "seal",
+        };
+        self.cycle_duration
+            .with_label_values(&[label])
+            .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn guest_pause(&self, held: Duration) {
+        self.guest_pause.observe(held.as_secs_f64());
+    }
+
+    pub(crate) fn cycle_ended(&self, vm: &str, result: CycleResult) {
+        let label = match result {
+            CycleResult::Sealed => "sealed",
+            CycleResult::Failed => "failed",
+        };
+        self.cycles.with_label_values(&[vm, label]).inc();
+    }
+
+    /// One frame was shipped.
+    pub(crate) fn replicated(&self, vm: &str, encoding: Encoding, raw: ByteCount, payload: usize) {
+        let label = match encoding {
+            Encoding::Raw => "raw",
+            Encoding::Zero => "zero",
+        };
+        self.replicated_bytes
+            .with_label_values(&[vm, label])
+            .inc_by(raw.0);
+        self.wire_bytes.inc_by(u64::try_from(payload).unwrap_or(0));
+    }
+
+    /// A VM is no longer replicated from here: its series go.
+    pub(crate) fn forget(&self, vm: &str) {
+        for label in ["raw", "zero"] {
+            // An absent series is as good as a removed one.
+            let _ = self.replicated_bytes.remove_label_values(&[vm, label]);
+        }
+        for label in ["sealed", "failed"] {
+            let _ = self.cycles.remove_label_values(&[vm, label]);
+        }
+    }
+
+    /// In the text format that Prometheus scrapes.
+    pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
+        let mut families = self.registry.gather();
+        families.extend(self.process.gather());
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+fn kept<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

@@ -1,0 +1,13 @@
+//! The source's side of replication: one engine per protected VM.
+
+mod clock;
+mod delivery;
+mod engine;
+mod link;
+mod pace;
+mod state;
+mod worklist;
+
+pub(crate) use delivery::chain;
+pub(crate) use engine::{Ended, Engine};
+pub(crate) use state::{SourcePhase, SourceState};

@@ -1,0 +1,310 @@
+//! The engine against a real target over real sockets, with disks in memory and a wire that can be cut.
+
+mod memory_vm;
+mod wire_cutter;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use farshore_blocks::{ByteCount, ByteOffset, ChainId, Epoch, HolderNonce, Sequence, VolumeIndex};
+use farshore_provider::MachineSpecification;
+use farshore_vault::{ChainDescription, Vault, VolumeDescription};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use memory_vm::{MemorySource, MemoryVm};
+use wire_cutter::WireCutter;
+
+use super::*;
+use crate::{
+    assignment::{AssignedVolume, Standing},
+    target::Targets,
+};
+
+const DISK_BYTES: usize = 3 * 1024 * 1024;
+const CHAIN: ChainId = ChainId::from_bytes([7; 16]);
+const SOURCE: HolderNonce = HolderNonce::from_bytes([1; 16]);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Target {
+    targets: Targets,
+    endpoint: String,
+    stop: CancellationToken,
+    serving: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Target {
+    async fn start(directory: &Path) -> Self {
+        let path = directory.join("vault");
+        let vault = Vault::open(&path).or_else(|_| Vault::create(&path)).unwrap();
+        let targets = Targets::new(vault).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.local_addr().unwrap().to_string();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(crate::serve(listener, targets.clone(), stop.clone()));
+        Self {
+            targets,
+            endpoint,
+            stop,
+            serving,
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.serving.await.unwrap().unwrap();
+    }
+
+    fn prepare(&self) -> Epoch {
+        let volume = |name: &str| VolumeDescription {
+            name: name.to_owned(),
+            size: ByteCount(DISK_BYTES as u64),
+        };
+        let description = ChainDescription {
+            vm: "vm".to_owned(),
+            volumes: vec![volume("root"), volume("data")],
+        };
+        self.targets.prepare(CHAIN, &description, SOURCE).unwrap()
+    }
+
+    fn disks_at(&self, sequence: Sequence) -> Vec<Vec<u8>> {
+        let point = self.targets.reader().open_point(CHAIN, sequence).unwrap();
+        (0..2)
+            .map(|volume| {
+                let mut disk = vec![0; DISK_BYTES];
+                point
+                    .read_at(VolumeIndex(volume), ByteOffset(0), &mut disk)
+                    .unwrap();
+                disk
+            })
+            .collect()
+    }
+
+    fn newest(&self) -> Option<Sequence> {
+        self.targets
+            .reader()
+            .points(CHAIN)
+            .unwrap()
+            .last()
+            .map(|point| point.sequence)
+    }
+}
+
+fn assignment(endpoint: &str, epoch: Epoch) -> Assignment {
+    let volume = |name: &str| AssignedVolume {
+        name: name.to_owned(),
+        size: ByteCount(DISK_BYTES as u64),
+    };
+    let machine = serde_json::json!({
+        "vm": "vm", "uuid": null, "processors": 1, "memory": 1024, "firmware": "bios",
+        "machineType": "pc", "nics": [],
+        "disks": [{"name": "root", "device": "a", "bus": "virtioBlk"},
+                  {"name": "data", "device": "b", "bus": "virtioBlk"}],
+    });
+    Assignment {
+        chain: CHAIN,
+        epoch,
+        standing: Standing::Enabled,
+        machine: serde_json::from_value::<MachineSpecification>(machine).unwrap(),
+        monitor: "unused".into(),
+        target_endpoint: format!("http://{endpoint}"),
+        interval: Duration::from_millis(20),
+        bandwidth: None,
+        volumes: vec![volume("root"), volume("data")],
+    }
+}
+
+struct Running {
+    state: watch::Receiver<SourceState>,
+    stop: CancellationToken,
+    task: JoinHandle<(Ended, MemorySource)>,
+}
+
+impl Running {
+    fn start(vm: &Arc<MemoryVm>, assignment: Assignment) -> Self {
+        let (sender, state) = watch::channel(SourceState::new(SourcePhase::Connecting));
+        let stop = CancellationToken::new();
+        let engine = Engine {
+            assignment,
+            source: MemorySource::new(Arc::clone(vm)),
+            state: sender,
+            metrics: Metrics::new().unwrap(),
+            stop: stop.clone(),
+        };
+        Self {
+            state,
+            stop,
+            task: tokio::spawn(engine.run()),
+        }
+    }
+
+    async fn until(&mut self, what: &str, reached: impl FnMut(&SourceState) -> bool) -> SourceState {
+        let waited = tokio::time::timeout(DEADLINE, self.state.wait_for(reached)).await;
+        waited
+            .unwrap_or_else(|_| panic!("not reached: {what}"))
+            .unwrap()
+            .clone()
+    }
+
+    async fn point(&mut self, at_least: u64) {
+        self.until("a point", |state| {
+            state
+                .newest
+                .is_some_and(|point| point.sequence >= Sequence(at_least))
+        })
+        .await;
+    }
+
+    async fn stop(self) -> Ended {
+        self.stop.cancel();
+        self.task.await.unwrap().0
+    }
+}
+
+/// Every point that the target lists is what the disks were at its instant.
+fn assert_every_point_is_true(target: &Target, vm: &MemoryVm) {
+    let newest = target.newest().unwrap();
+    for sequence in 1..=newest.0 {
+        let instants = vm.instants(Sequence(sequence));
+        let disks = target.disks_at(Sequence(sequence));
+        assert!(
+            instants.contains(&disks),
+            "point {sequence} is no instant of the source"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_point_equals_the_disks_at_its_instant() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    let mut running = Running::start(&vm, assignment(&target.endpoint, target.prepare()));
+    for round in 1..=8 {
+        running.point(round).await;
+        vm.write_randomly(40);
+    }
+    running.stop().await;
+    assert_every_point_is_true(&target, &vm);
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_stay_true_whenever_the_wire_is_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let cutter = WireCutter::start(&target.endpoint, 150_000).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    let mut running = Running::start(&vm, assignment(cutter.address(), target.prepare()));
+    for round in 1..=6 {
+        running.point(round).await;
+        vm.write_randomly(100);
+    }
+    running.stop().await;
+    assert!(cutter.cuts() >= 6, "the wire was cut {} times", cutter.cuts());
+    assert_every_point_is_true(&target, &vm);
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_source_goes_on_with_the_scan_where_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    vm.fill();
+    let slow = Assignment {
+        bandwidth: Some(ByteCount(4 * 1024 * 1024)),
+        ..assignment(&target.endpoint, target.prepare())
+    };
+    let mut first = Running::start(&vm, slow.clone());
+    let halfway = first
+        .until("half the scan", |state| state.sync_done.0 > 2 * 1024 * 1024)
+        .await;
+    // As after kill -9: nothing is settled.
+    first.task.abort();
+    vm.write_randomly(20);
+    let mut second = Running::start(&vm, slow);
+    let resumed = second
+        .until("the resumed scan", |state| {
+            state.phase == SourcePhase::InitialSync && state.sync_total.0 > 0
+        })
+        .await;
+    assert!(
+        resumed.sync_done.0 > 1024 * 1024,
+        "{} of {} kept",
+        resumed.sync_done,
+        halfway.sync_done
+    );
+    second.point(1).await;
+    second.stop().await;
+    assert_every_point_is_true(&target, &vm);
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_target_holds_every_point_and_replication_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let epoch = target.prepare();
+    let cutter = WireCutter::start(&target.endpoint, u64::MAX).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    let mut running = Running::start(&vm, assignment(cutter.address(), epoch));
+    running.point(1).await;
+    vm.write_randomly(10);
+    let before = target.newest().unwrap();
+    target.stop().await;
+    let target = Target::start(directory.path()).await;
+    cutter.redirect(&target.endpoint);
+    vm.write_randomly(10);
+    running.point(before.0 + 1).await;
+    running.stop().await;
+    assert_every_point_is_true(&target, &vm);
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_source_is_refused_and_stops() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    let mut running = Running::start(&vm, assignment(&target.endpoint, target.prepare()));
+    running.point(1).await;
+    target
+        .targets
+        .fence(CHAIN, HolderNonce::from_bytes([9; 16]))
+        .unwrap();
+    let fenced_at = target.newest();
+    vm.write_randomly(10);
+    let state = running
+        .until("the fence", |state| state.phase == SourcePhase::Fenced)
+        .await;
+    assert!(state.detail.contains("epoch"), "{}", state.detail);
+    assert_eq!(running.stop().await, Ended::Fenced);
+    assert_eq!(target.newest(), fenced_at, "nothing of the fenced source landed");
+    let standing = target.targets.standings().remove(0).1;
+    assert!(standing.refused_fenced >= 1);
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tracking_that_was_lost_ends_in_a_true_point_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    vm.fill();
+    let assignment = assignment(&target.endpoint, target.prepare());
+    let mut running = Running::start(&vm, assignment.clone());
+    running.point(1).await;
+    running.stop().await;
+    vm.lose_tracking();
+    vm.write_randomly(20);
+    vm.zero_something();
+    let before = target.newest().unwrap();
+    let mut running = Running::start(&vm, assignment);
+    running
+        .until("a resync", |state| state.phase == SourcePhase::Resynchronizing)
+        .await;
+    running.point(before.0 + 1).await;
+    running.stop().await;
+    assert_every_point_is_true(&target, &vm);
+    target.stop().await;
+}

@@ -1,0 +1,341 @@
+//! A VM whose disks are in memory: exact tracking, instants that are remembered, and reads that see live bytes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use farshore_blocks::{ByteCount, ByteOffset, Extent, Sequence, VolumeIndex, clock::WallTime};
+use farshore_provider::{
+    Capture, CaptureKind, CapturedVolume, Check, Outcome, ReplicaState, ScanState, Source, SourceError,
+    StateOfBytes, StatedExtent, Tracking, TrackingIdentity,
+};
+
+const BLOCK: usize = 4096;
+
+type Disks = Vec<Vec<u8>>;
+type Dirty = BTreeSet<(usize, usize)>;
+
+pub(super) struct MemoryVm {
+    inner: Mutex<Inner>,
+    seed: AtomicU64,
+}
+
+struct Inner {
+    disks: Disks,
+    /// What changed since the bitmap of this name began; as QEMU would keep it across our crashes.
+    bitmaps: BTreeMap<Bitmap, Dirty>,
+    instants: BTreeMap<Sequence, Vec<Disks>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Bitmap {
+    Since(Sequence),
+    Scan(Sequence),
+}
+
+impl MemoryVm {
+    pub(super) fn new(disk_bytes: usize) -> Arc<Self> {
+        let inner = Inner {
+            disks: vec![vec![0; disk_bytes]; 2],
+            bitmaps: BTreeMap::new(),
+            instants: BTreeMap::new(),
+        };
+        let vm = Arc::new(Self {
+            inner: Mutex::new(inner),
+            seed: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
+        });
+        vm.write_randomly(30);
+        vm
+    }
+
+    pub(super) fn write_randomly(&self, writes: usize) {
+        for _ in 0..writes {
+            let blocks = self.lock().disks[0].len() / BLOCK;
+            let disk = usize::try_from(self.random() % 2).unwrap();
+            let block = usize::try_from(self.random()).unwrap() % blocks;
+            let fill = u8::try_from(self.random() % 255).unwrap() + 1;
+            self.write(disk, block, fill);
+        }
+    }
+
+    pub(super) fn fill(&self) {
+        let blocks = self.lock().disks[0].len() / BLOCK;
+        for disk in 0..2 {
+            for block in 0..blocks {
+                self.write(disk, block, u8::try_from((block + disk) % 255).unwrap() + 1);
+            }
+        }
+    }
+
+    pub(super) fn zero_something(&self) {
+        for block in 10..40 {
+            self.write(1, block, 0);
+        }
+    }
+
+    pub(super) fn lose_tracking(&self) {
+        self.lock().bitmaps.clear();
+    }
+
+    /// The disks at every instant that was captured towards this point.
+    pub(super) fn instants(&self, sequence: Sequence) -> Vec<Disks> {
+        self.lock().instants.get(&sequence).cloned().unwrap_or_default()
+    }
+
+    fn write(&self, disk: usize, block: usize, fill: u8) {
+        let mut inner = self.lock();
+        inner.disks[disk][block * BLOCK..(block + 1) * BLOCK].fill(fill);
+        for dirty in inner.bitmaps.values_mut() {
+            dirty.insert((disk, block));
+        }
+    }
+
+    fn random(&self) -> u64 {
+        let mut x = self.seed.load(Ordering::Relaxed);
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.seed.store(x, Ordering::Relaxed);
+        x
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+}
+
+pub(super) struct MemorySource {
+    vm: Arc<MemoryVm>,
+    current: Option<Bitmap>,
+}
+
+pub(super) struct MemoryCapture {
+    vm: Arc<MemoryVm>,
+    frozen: Option<Disks>,
+    volumes: Vec<CapturedVolume>,
+    captured_at: WallTime,
+    /// What it took out of tracking, to be put back should it fail.
+    old: Option<(Bitmap, Dirty)>,
+    new: Bitmap,
+}
+
+impl MemorySource {
+    pub(super) fn new(vm: Arc<MemoryVm>) -> Self {
+        Self { vm, current: None }
+    }
+}
+
+impl Source for MemorySource {
+    type Capture = MemoryCapture;
+
+    async fn checks(&mut self) -> Vec<Check> {
+        Vec::new()
+    }
+
+    async fn attach(
+        &mut self,
+        _identity: TrackingIdentity,
+        replica: ReplicaState,
+    ) -> Result<Tracking, SourceError> {
+        let mut inner = self.vm.lock();
+        let since = Bitmap::Since(replica.newest);
+        let scan = Bitmap::Scan(replica.newest.next());
+        // Later bitmaps are parts of an unsealed cycle: they go into the one that it was built on.
+        let wanted = if inner.bitmaps.contains_key(&since) {
+            since
+        } else if replica.scan == ScanState::Open && inner.bitmaps.contains_key(&scan) {
+            scan
+        } else {
+            inner.bitmaps.clear();
+            return Ok(Tracking::Lost {
+                why: "there is no bitmap".to_owned(),
+            });
+        };
+        let newer: Dirty = match inner.bitmaps.get(&Bitmap::Since(replica.newest.next())) {
+            Some(dirty) => dirty.clone(),
+            None => Dirty::new(),
+        };
+        let mut kept = inner.bitmaps.remove(&wanted).unwrap();
+        kept.extend(newer);
+        inner.bitmaps = BTreeMap::from([(wanted, kept)]);
+        self.current = Some(wanted);
+        Ok(if wanted == since {
+            Tracking::SincePoint
+        } else {
+            Tracking::SinceScan
+        })
+    }
+
+    async fn begin_scan(&mut self, next: Sequence) -> Result<(), SourceError> {
+        let bitmap = Bitmap::Scan(next);
+        self.vm.lock().bitmaps = BTreeMap::from([(bitmap, Dirty::new())]);
+        self.current = Some(bitmap);
+        Ok(())
+    }
+
+    async fn begin(&mut self, kind: CaptureKind, next: Sequence) -> Result<MemoryCapture, SourceError> {
+        let mut inner = self.vm.lock();
+        let captured_at = WallTime::now();
+        let current = self.current.unwrap();
+        let (volumes, frozen, new) = match kind {
+            CaptureKind::Scan => (whole(&inner.disks), None, current),
+            CaptureKind::Round => (changed(&inner.disks, &inner.bitmaps[&current]), None, current),
+            CaptureKind::Instant => {
+                let disks = inner.disks.clone();
+                inner.instants.entry(next).or_default().push(disks.clone());
+                (
+                    changed(&inner.disks, &inner.bitmaps[&current]),
+                    Some(disks),
+                    Bitmap::Since(next),
+                )
+            }
+        };
+        // The scan leaves its bitmap recording; the others begin a new one and keep the old one until they end.
+        let old = (kind != CaptureKind::Scan).then(|| (current, inner.bitmaps[&current].clone()));
+        match kind {
+            CaptureKind::Scan => {}
+            CaptureKind::Round => {
+                inner.bitmaps.insert(current, Dirty::new());
+            }
+            CaptureKind::Instant => {
+                inner.bitmaps.insert(new, Dirty::new());
+            }
+        }
+        Ok(MemoryCapture {
+            vm: Arc::clone(&self.vm),
+            frozen,
+            volumes,
+            captured_at,
+            old,
+            new,
+        })
+    }
+
+    async fn finish(&mut self, capture: MemoryCapture, outcome: Outcome) -> Result<(), SourceError> {
+        let mut inner = self.vm.lock();
+        let Some((old, dirty)) = capture.old else {
+            return Ok(());
+        };
+        match outcome {
+            Outcome::Done => {
+                if old != capture.new {
+                    inner.bitmaps.remove(&old);
+                }
+                self.current = Some(capture.new);
+            }
+            Outcome::Failed => {
+                let newer = inner.bitmaps.remove(&capture.new).unwrap_or_default();
+                let kept = inner.bitmaps.entry(old).or_default();
+                kept.extend(newer);
+                kept.extend(dirty);
+                self.current = Some(old);
+            }
+        }
+        Ok(())
+    }
+
+    async fn backlog(&mut self) -> Result<ByteCount, SourceError> {
+        let blocks = self.vm.lock().bitmaps[&self.current.unwrap()].len();
+        Ok(ByteCount((blocks * BLOCK) as u64))
+    }
+
+    async fn sizes(&mut self) -> Result<Vec<ByteCount>, SourceError> {
+        Ok(self
+            .vm
+            .lock()
+            .disks
+            .iter()
+            .map(|disk| ByteCount(disk.len() as u64))
+            .collect())
+    }
+
+    async fn detach(&mut self) -> Result<(), SourceError> {
+        self.vm.lock().bitmaps.clear();
+        Ok(())
+    }
+}
+
+impl Capture for MemoryCapture {
+    fn volumes(&self) -> &[CapturedVolume] {
+        &self.volumes
+    }
+
+    fn captured_at(&self) -> WallTime {
+        self.captured_at
+    }
+
+    fn held(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn read(&self, volume: VolumeIndex, extent: Extent) -> Result<Bytes, SourceError> {
+        let start = usize::try_from(extent.start().0).unwrap();
+        let end = usize::try_from(extent.end().0).unwrap();
+        let live = self.vm.lock();
+        let disks = self.frozen.as_ref().unwrap_or(&live.disks);
+        Ok(Bytes::copy_from_slice(&disks[volume.as_usize()][start..end]))
+    }
+}
+
+fn block_extent(block: usize, blocks: usize) -> Extent {
+    let bytes = |count: usize| u64::try_from(count * BLOCK).unwrap();
+    Extent::new(ByteOffset(bytes(block)), ByteCount(bytes(blocks))).unwrap()
+}
+
+fn volume(index: usize, disk: &[u8], extents: Vec<StatedExtent>) -> CapturedVolume {
+    let index = VolumeIndex(u32::try_from(index).unwrap());
+    CapturedVolume {
+        index,
+        size: ByteCount(disk.len() as u64),
+        extents,
+    }
+}
+
+fn whole(disks: &Disks) -> Vec<CapturedVolume> {
+    let states = |disk: &Vec<u8>| -> Vec<StatedExtent> {
+        disk.chunks(BLOCK)
+            .enumerate()
+            .map(|(block, bytes)| {
+                let zero = bytes.iter().all(|byte| *byte == 0);
+                let state = if zero {
+                    StateOfBytes::Zero
+                } else {
+                    StateOfBytes::Data
+                };
+                StatedExtent {
+                    extent: block_extent(block, 1),
+                    state,
+                }
+            })
+            .collect()
+    };
+    disks
+        .iter()
+        .enumerate()
+        .map(|(index, disk)| volume(index, disk, states(disk)))
+        .collect()
+}
+
+fn changed(disks: &Disks, dirty: &Dirty) -> Vec<CapturedVolume> {
+    let of = |index: usize| -> Vec<StatedExtent> {
+        dirty
+            .iter()
+            .filter(|(disk, _)| *disk == index)
+            .map(|(_, block)| StatedExtent {
+                extent: block_extent(*block, 1),
+                state: StateOfBytes::Data,
+            })
+            .collect()
+    };
+    disks
+        .iter()
+        .enumerate()
+        .map(|(index, disk)| volume(index, disk, of(index)))
+        .collect()
+}

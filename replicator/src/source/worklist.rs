@@ -1,0 +1,265 @@
+//! The captured extents that are still to be shipped, cut into batches of about one message as they are taken, so
+//! that memory follows the number of extents and not the size of the disks.
+
+use std::collections::VecDeque;
+
+use farshore_blocks::{ByteCount, ByteOffset, Extent, MAX_FRAME_BYTES, VolumeIndex};
+use farshore_provider::{CapturedVolume, StateOfBytes};
+use farshore_transfer::Watermark;
+
+/// How many bytes of data one message carries at most.
+const MESSAGE_DATA_BYTES: u64 = 1024 * 1024;
+/// How many pieces one message carries at most, so that a flood of tiny or zero extents is bounded too.
+const MESSAGE_PIECES: usize = 1024;
+/// How much is read at once.
+const READ_BYTES: u64 = 256 * 1024;
+
+/// A piece of one volume; not yet cut while it is in the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) volume: VolumeIndex,
+    pub(crate) extent: Extent,
+    pub(crate) state: StateOfBytes,
+}
+
+/// What one message is to carry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Batch {
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) watermarks: Vec<Watermark>,
+}
+
+/// What a list is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A scan into an empty base: zeroes need not travel, and watermarks tell how far it has come.
+    BaseScan,
+    /// A scan over an existing point: zeroes travel.
+    ResyncScan,
+    /// Changes: everything travels, without watermarks.
+    Changes,
+}
+
+/// Extents in order, taken from the front.
+#[derive(Debug)]
+pub(crate) struct Worklist {
+    purpose: Purpose,
+    pieces: VecDeque<Piece>,
+    ends: Vec<(VolumeIndex, ByteOffset)>,
+}
+
+impl Worklist {
+    /// All that `volumes` hold behind each volume's start position (0 if none is given).
+    pub(crate) fn new(purpose: Purpose, volumes: &[CapturedVolume], starts: &[Watermark]) -> Self {
+        let mut pieces = VecDeque::new();
+        for captured in volumes {
+            let start = starts
+                .iter()
+                .find(|mark| mark.volume == captured.index)
+                .map_or(ByteOffset(0), |mark| mark.scanned_through);
+            for stated in &captured.extents {
+                let Some(rest) = behind(stated.extent, start) else {
+                    continue;
+                };
+                if stated.state == StateOfBytes::Zero && purpose == Purpose::BaseScan {
+                    continue;
+                }
+                pieces.push_back(Piece {
+                    volume: captured.index,
+                    extent: rest,
+                    state: stated.state,
+                });
+            }
+        }
+        let ends = volumes
+            .iter()
+            .map(|captured| (captured.index, ByteOffset(captured.size.0)))
+            .collect();
+        Self {
+            purpose,
+            pieces,
+            ends,
+        }
+    }
+
+    /// How many bytes of data are still to be read.
+    pub(crate) fn data_left(&self) -> ByteCount {
+        ByteCount(
+            self.pieces
+                .iter()
+                .map(Piece::data_bytes)
+                .fold(0, u64::saturating_add),
+        )
+    }
+
+    /// Takes the next message's worth; `None` when nothing is left.
+    pub(crate) fn next_batch(&mut self) -> Option<Batch> {
+        let mut batch = Batch::default();
+        let mut data = 0u64;
+        while data < MESSAGE_DATA_BYTES && batch.pieces.len() < MESSAGE_PIECES {
+            let Some(piece) = self.take_piece(ByteCount(MESSAGE_DATA_BYTES - data)) else {
+                break;
+            };
+            data = data.saturating_add(piece.data_bytes());
+            batch.pieces.push(piece);
+        }
+        if batch.pieces.is_empty() {
+            return None;
+        }
+        batch.watermarks = self.watermarks(&batch.pieces);
+        Some(batch)
+    }
+
+    /// Takes from the front what one read gives, at most `limit` bytes; what is behind it stays.
+    fn take_piece(&mut self, limit: ByteCount) -> Option<Piece> {
+        let front = self.pieces.front_mut()?;
+        let step = match front.state {
+            StateOfBytes::Data => READ_BYTES.min(limit.0),
+            StateOfBytes::Zero => u64::from(MAX_FRAME_BYTES),
+        };
+        let whole = *front;
+        let extent = whole.extent.pieces(ByteCount(step)).next()?;
+        match behind(whole.extent, extent.end()) {
+            Some(rest) => front.extent = rest,
+            None => {
+                self.pieces.pop_front();
+            }
+        }
+        Some(Piece { extent, ..whole })
+    }
+
+    /// How far the scan has come with these pieces. Pieces are in the order of volumes, so that a volume before the
+    /// first piece that is left has been scanned to its end, the holes there included.
+    fn watermarks(&self, taken: &[Piece]) -> Vec<Watermark> {
+        if self.purpose == Purpose::Changes {
+            return Vec::new();
+        }
+        let reached = |volume: VolumeIndex, end: ByteOffset| {
+            if self.pieces.front().is_none_or(|left| left.volume > volume) {
+                return Some(end);
+            }
+            let last = taken.iter().rev().find(|piece| piece.volume == volume)?;
+            Some(last.extent.end())
+        };
+        self.ends
+            .iter()
+            .filter_map(|(volume, end)| {
+                let scanned_through = reached(*volume, *end)?;
+                Some(Watermark {
+                    volume: *volume,
+                    scanned_through,
+                })
+            })
+            .collect()
+    }
+}
+
+impl Piece {
+    fn data_bytes(&self) -> u64 {
+        match self.state {
+            StateOfBytes::Data => self.extent.length().0,
+            StateOfBytes::Zero => 0,
+        }
+    }
+}
+
+fn behind(extent: Extent, start: ByteOffset) -> Option<Extent> {
+    let from = extent.start().max(start);
+    Extent::new(from, ByteCount(extent.end().0.checked_sub(from.0)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_provider::StatedExtent;
+
+    use super::*;
+
+    fn volume(index: u32, size: u64, extents: &[(u64, u64, StateOfBytes)]) -> CapturedVolume {
+        let extents = extents
+            .iter()
+            .map(|(start, length, state)| StatedExtent {
+                extent: Extent::new(ByteOffset(*start), ByteCount(*length)).unwrap(),
+                state: *state,
+            })
+            .collect();
+        CapturedVolume {
+            index: VolumeIndex(index),
+            size: ByteCount(size),
+            extents,
+        }
+    }
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn volumes() -> Vec<CapturedVolume> {
+        vec![
+            volume(
+                0,
+                8 * MIB,
+                &[
+                    (0, 3 * MIB, StateOfBytes::Data),
+                    (3 * MIB, 4 * MIB, StateOfBytes::Zero),
+                    (7 * MIB, MIB, StateOfBytes::Data),
+                ],
+            ),
+            volume(
+                1,
+                2 * MIB,
+                &[(0, MIB, StateOfBytes::Data), (MIB, MIB, StateOfBytes::Zero)],
+            ),
+        ]
+    }
+
+    fn drain(mut list: Worklist) -> Vec<Batch> {
+        std::iter::from_fn(|| list.next_batch()).collect()
+    }
+
+    #[test]
+    fn a_base_scan_skips_zeroes_and_ends_at_the_end_of_every_volume() {
+        let batches = drain(Worklist::new(Purpose::BaseScan, &volumes(), &[]));
+        assert_eq!(batches.len(), 5);
+        assert!(
+            batches
+                .iter()
+                .flat_map(|batch| &batch.pieces)
+                .all(|piece| piece.state == StateOfBytes::Data)
+        );
+        let last = &batches.last().unwrap().watermarks;
+        let ends: Vec<_> = last.iter().map(|mark| mark.scanned_through.0).collect();
+        assert_eq!(ends, [8 * MIB, 2 * MIB]);
+    }
+
+    #[test]
+    fn a_scan_that_goes_on_from_its_watermarks_leaves_nothing_out() {
+        let whole = drain(Worklist::new(Purpose::BaseScan, &volumes(), &[]));
+        for cut in 0..whole.len() {
+            let mut starts: Vec<Watermark> = Vec::new();
+            for mark in whole[..cut].iter().flat_map(|batch| &batch.watermarks) {
+                starts.retain(|known| known.volume != mark.volume);
+                starts.push(*mark);
+            }
+            let rest = drain(Worklist::new(Purpose::BaseScan, &volumes(), &starts));
+            let bytes = |batches: &[Batch]| -> u64 {
+                batches
+                    .iter()
+                    .flat_map(|batch| &batch.pieces)
+                    .map(Piece::data_bytes)
+                    .sum()
+            };
+            assert_eq!(bytes(&whole[..cut]) + bytes(&rest), 5 * MIB, "cut after {cut}");
+        }
+    }
+
+    #[test]
+    fn zeroes_over_an_existing_point_travel() {
+        let list = Worklist::new(Purpose::ResyncScan, &volumes(), &[]);
+        assert_eq!(list.data_left(), ByteCount(5 * MIB));
+        let zeroes: u64 = drain(list)
+            .iter()
+            .flat_map(|batch| &batch.pieces)
+            .filter(|piece| piece.state == StateOfBytes::Zero)
+            .map(|piece| piece.extent.length().0)
+            .sum();
+        assert_eq!(zeroes, 5 * MIB);
+    }
+}

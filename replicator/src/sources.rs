@@ -1,0 +1,252 @@
+//! The protected VMs that this replicator replicates: assigned, enabled, removed; each has an engine of its own.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use farshore_blocks::{ByteCount, ChainId};
+use farshore_provider::{Check, CheckOutcome, MachineSpecification, Source, SourceError};
+use farshore_provider_qemu::{QemuSource, QemuSourceConfig};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    assignment::{Assignment, AssignmentError, AssignmentStore, Standing},
+    metrics::Metrics,
+    source::{Ended, Engine, SourcePhase, SourceState},
+};
+
+/// All sources of this replicator; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    store: AssignmentStore,
+    scratch: PathBuf,
+    metrics: Metrics,
+    /// One change at a time: an engine is ended before its successor begins.
+    seats: Arc<Mutex<BTreeMap<ChainId, Seat>>>,
+}
+
+struct Seat {
+    assignment: Assignment,
+    state: watch::Sender<SourceState>,
+    running: Option<Running>,
+}
+
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<QemuSource>,
+}
+
+/// Why an operation on a source failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourcesError {
+    #[error(transparent)]
+    Assignment(#[from] AssignmentError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("no chain {0} is assigned here")]
+    NotAssigned(ChainId),
+    #[error("chain {0} is fenced here: it can be removed, or installed again with a newer epoch")]
+    Fenced(ChainId),
+    #[error("VM `{vm}` does not meet its prerequisites: {failed}")]
+    Prerequisites { vm: String, failed: String },
+    #[error("the engine of VM `{vm}` ended unexpectedly")]
+    EngineLost { vm: String },
+}
+
+/// What a look at a VM found.
+pub(crate) struct Examined {
+    pub(crate) checks: Vec<Check>,
+    /// In the machine's order; `None` where a prerequisite in the way failed.
+    pub(crate) sizes: Option<Vec<ByteCount>>,
+}
+
+impl Sources {
+    /// Takes up every assignment that is on disk.
+    pub(crate) async fn open(
+        state_directory: &Path,
+        scratch: PathBuf,
+        metrics: Metrics,
+    ) -> Result<Self, SourcesError> {
+        let store = AssignmentStore::open(state_directory)?;
+        let sources = Self {
+            store,
+            scratch,
+            metrics,
+            seats: Arc::new(Mutex::new(BTreeMap::new())),
+        };
+        let mut seats = sources.seats.lock().await;
+        for assignment in sources.store.load()? {
+            let seat = sources.seat(assignment);
+            seats.insert(seat.assignment.chain, seat);
+        }
+        drop(seats);
+        Ok(sources)
+    }
+
+    /// Looks at a VM that may become protected.
+    pub(crate) async fn examine(&self, machine: &MachineSpecification, monitor: &Path) -> Examined {
+        let mut source = self.source(machine, monitor);
+        let checks = source.checks().await;
+        let failed = checks.iter().any(|check| check.outcome == CheckOutcome::Failed);
+        let sizes = if failed { None } else { source.sizes().await.ok() };
+        Examined { checks, sizes }
+    }
+
+    /// Assigns a VM; again with the same words changes nothing, with a newer epoch it replaces what was there.
+    pub(crate) async fn install(&self, assignment: Assignment) -> Result<(), SourcesError> {
+        let mut seats = self.seats.lock().await;
+        if let Some(seat) = seats.get(&assignment.chain)
+            && seat.assignment.epoch == assignment.epoch
+        {
+            return Ok(());
+        }
+        let examined = self.examine(&assignment.machine, &assignment.monitor).await;
+        let failed: Vec<_> = examined
+            .checks
+            .iter()
+            .filter(|check| check.outcome == CheckOutcome::Failed)
+            .collect();
+        if !failed.is_empty() {
+            let failed = failed
+                .iter()
+                .map(|check| check.found.as_str())
+                .collect::<Vec<_>>()
+                .join("; ");
+            return Err(SourcesError::Prerequisites {
+                vm: assignment.machine.vm,
+                failed,
+            });
+        }
+        if let Some(mut old) = seats.remove(&assignment.chain) {
+            self.end(&mut old).await?;
+        }
+        self.store.keep(&assignment)?;
+        seats.insert(assignment.chain, self.seat(assignment));
+        Ok(())
+    }
+
+    /// Lets replication run.
+    pub(crate) async fn enable(&self, chain: ChainId) -> Result<(), SourcesError> {
+        let mut seats = self.seats.lock().await;
+        let seat = seats.get_mut(&chain).ok_or(SourcesError::NotAssigned(chain))?;
+        match seat.assignment.standing {
+            Standing::Enabled => return Ok(()),
+            Standing::Fenced => return Err(SourcesError::Fenced(chain)),
+            Standing::Installed => {}
+        }
+        seat.assignment.standing = Standing::Enabled;
+        self.store.keep(&seat.assignment)?;
+        self.start(seat);
+        Ok(())
+    }
+
+    /// Ends replication, takes everything away that was put beside the VM, and forgets it.
+    pub(crate) async fn remove(&self, chain: ChainId) -> Result<(), SourcesError> {
+        let mut seats = self.seats.lock().await;
+        let Some(seat) = seats.get_mut(&chain) else {
+            return Ok(());
+        };
+        let vm = seat.assignment.machine.vm.clone();
+        let mut source = match self.end(seat).await? {
+            Some(source) => source,
+            None => self.source(&seat.assignment.machine, &seat.assignment.monitor),
+        };
+        source.detach().await?;
+        self.store.forget(chain)?;
+        self.metrics.forget(&vm);
+        seats.remove(&chain);
+        Ok(())
+    }
+
+    /// What every source shows now.
+    pub(crate) async fn states(&self) -> Vec<(Assignment, SourceState)> {
+        let seats = self.seats.lock().await;
+        seats
+            .values()
+            .map(|seat| (seat.assignment.clone(), seat.state.borrow().clone()))
+            .collect()
+    }
+
+    /// Ends every engine with its capture settled; assignments stay.
+    pub(crate) async fn shut_down(&self) {
+        let mut seats = self.seats.lock().await;
+        for seat in seats.values_mut() {
+            if let Err(error) = self.end(seat).await {
+                tracing::warn!(%error, "an engine did not end cleanly");
+            }
+        }
+    }
+
+    fn seat(&self, assignment: Assignment) -> Seat {
+        let phase = match assignment.standing {
+            Standing::Installed => SourcePhase::Installed,
+            Standing::Enabled => SourcePhase::Connecting,
+            Standing::Fenced => SourcePhase::Fenced,
+        };
+        let (state, _) = watch::channel(SourceState::new(phase));
+        let mut seat = Seat {
+            assignment,
+            state,
+            running: None,
+        };
+        if seat.assignment.standing == Standing::Enabled {
+            self.start(&mut seat);
+        }
+        seat
+    }
+
+    fn start(&self, seat: &mut Seat) {
+        let stop = CancellationToken::new();
+        let assignment = seat.assignment.clone();
+        let engine = Engine {
+            source: self.source(&assignment.machine, &assignment.monitor),
+            assignment: assignment.clone(),
+            state: seat.state.clone(),
+            metrics: self.metrics.clone(),
+            stop: stop.clone(),
+        };
+        let store = self.store.clone();
+        let task = tokio::spawn(async move {
+            let (ended, source) = engine.run().await;
+            if ended == Ended::Fenced {
+                let fenced = Assignment {
+                    standing: Standing::Fenced,
+                    ..assignment
+                };
+                // Not remembering it costs one more refusal after the next start, nothing else.
+                if let Err(error) = store.keep(&fenced) {
+                    tracing::error!(%error, "that this source is fenced could not be written down");
+                }
+            }
+            source
+        });
+        seat.running = Some(Running { stop, task });
+    }
+
+    async fn end(&self, seat: &mut Seat) -> Result<Option<QemuSource>, SourcesError> {
+        let Some(running) = seat.running.take() else {
+            return Ok(None);
+        };
+        running.stop.cancel();
+        let vm = seat.assignment.machine.vm.clone();
+        running
+            .task
+            .await
+            .map(Some)
+            .map_err(|_| SourcesError::EngineLost { vm })
+    }
+
+    fn source(&self, machine: &MachineSpecification, monitor: &Path) -> QemuSource {
+        QemuSource::new(QemuSourceConfig {
+            machine: machine.clone(),
+            monitor: monitor.to_owned(),
+            scratch_directory: self.scratch.join(&machine.vm),
+        })
+    }
+}

@@ -1,0 +1,291 @@
+//! One source's session as its own thread sees it: every vault write of the chain happens here, in order.
+//!
+//! Acknowledgements are sent after a sync and name only what it made durable. A sync is made when nothing more waits,
+//! or when enough has piled up, so that a busy stream shares one sync among many messages.
+
+mod incoming;
+
+use std::thread;
+
+use farshore_blocks::{ByteCount, ChainId, Epoch, clock::WallTime};
+use farshore_proto::v1::{self, target_message::Body};
+use farshore_transfer::{PROTOCOL_VERSION, PointHead};
+use farshore_vault::{ChainWriter, CycleBegin, CycleKind, OpenCycle, PointRecord, SealRequest};
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+pub(crate) use incoming::{Incoming, SealWords};
+
+use super::{Targets, earliest_here, refusal::Refusal, seats::Seat};
+use crate::convert;
+
+/// How much may be written before it is synced although more is waiting.
+const SYNC_BYTES: ByteCount = ByteCount(8 * 1024 * 1024);
+/// How many unacknowledged bytes a source may have under way.
+const WINDOW_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What the hello settled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionStart {
+    pub(crate) chain: ChainId,
+    pub(crate) epoch: Epoch,
+    pub(crate) hello_received_at: WallTime,
+}
+
+/// A session's thread, to be waited for.
+pub(crate) struct SessionThread {
+    ended: oneshot::Receiver<()>,
+}
+
+type Answers = mpsc::Sender<Result<v1::TargetMessage, Status>>;
+
+/// The thread's state.
+struct Session {
+    targets: Targets,
+    start: SessionStart,
+    writer: ChainWriter,
+    answers: Answers,
+    unsynced: ByteCount,
+}
+
+/// The source went away: nobody is left to answer.
+#[derive(Debug, Clone, Copy)]
+struct SourceGone;
+
+/// Why a session ends before its messages do.
+enum Ending {
+    Refused(Refusal),
+    SourceGone,
+}
+
+impl From<SourceGone> for Ending {
+    fn from(SourceGone: SourceGone) -> Self {
+        Self::SourceGone
+    }
+}
+
+impl<R: Into<Refusal>> From<R> for Ending {
+    fn from(refused: R) -> Self {
+        Self::Refused(refused.into())
+    }
+}
+
+/// Starts the thread; it holds the seat until it ends, which it does when `waiting` is closed.
+pub(crate) fn spawn(
+    targets: Targets,
+    start: SessionStart,
+    seat: Seat,
+    waiting: mpsc::Receiver<Incoming>,
+    answers: Answers,
+) -> SessionThread {
+    let (done, ended) = oneshot::channel();
+    thread::spawn(move || {
+        let chain = start.chain;
+        targets.change(chain, |standing| standing.source_connected = true);
+        if let Err(Ending::Refused(refusal)) = serve(&targets, start, waiting, &answers) {
+            tracing::warn!(%chain, reason = refusal.reason.as_str_name(), refusal.message, "a session ends");
+            if refusal.reason == v1::RefusalReason::Fenced {
+                targets.change(chain, |standing| {
+                    standing.refused_fenced = standing.refused_fenced.saturating_add(1);
+                });
+            }
+            let _ = answer(&answers, Body::Refused(refusal.into_message()));
+        }
+        targets.change(chain, |standing| standing.source_connected = false);
+        drop(seat);
+        // Nobody may be waiting any more.
+        let _ = done.send(());
+    });
+    SessionThread { ended }
+}
+
+/// Waits until the thread has ended.
+pub(crate) async fn join(thread: SessionThread) {
+    // An error says that the thread is gone, which is what is waited for.
+    let _ = thread.ended.await;
+}
+
+fn serve(
+    targets: &Targets,
+    start: SessionStart,
+    mut waiting: mpsc::Receiver<Incoming>,
+    answers: &Answers,
+) -> Result<(), Ending> {
+    let writer = targets.vault.chain_writer(start.chain)?;
+    let mut session = Session {
+        targets: targets.clone(),
+        start,
+        writer,
+        answers: answers.clone(),
+        unsynced: ByteCount(0),
+    };
+    session.welcome()?;
+    while let Some(first) = waiting.blocking_recv() {
+        session.handle(first)?;
+        while session.unsynced < SYNC_BYTES
+            && let Ok(next) = waiting.try_recv()
+        {
+            session.handle(next)?;
+        }
+        session.acknowledge()?;
+    }
+    Ok(())
+}
+
+fn answer(answers: &Answers, body: Body) -> Result<(), SourceGone> {
+    answers
+        .blocking_send(Ok(v1::TargetMessage { body: Some(body) }))
+        .map_err(|_| SourceGone)
+}
+
+impl Session {
+    fn welcome(&self) -> Result<(), SourceGone> {
+        let head = self.writer.head();
+        let welcome = v1::Welcome {
+            protocol_version: PROTOCOL_VERSION,
+            vault_incarnation: self.targets.incarnation().as_bytes().to_vec().into(),
+            newest: head.newest.as_ref().map(point_head),
+            open: head.open.as_ref().map(open_out),
+            hello_received_at: Some(convert::time_out(self.start.hello_received_at)),
+            sent_at: Some(convert::time_out(WallTime::now())),
+            window_bytes: WINDOW_BYTES,
+        };
+        answer(&self.answers, Body::Welcome(welcome))
+    }
+
+    fn handle(&mut self, incoming: Incoming) -> Result<(), Ending> {
+        match incoming {
+            Incoming::Begin { cycle, kind, base } => {
+                let epoch = self.start.epoch;
+                let open = self.writer.begin(&CycleBegin {
+                    epoch,
+                    cycle,
+                    base,
+                    kind,
+                })?;
+                self.unsynced = ByteCount(0);
+                answer(
+                    &self.answers,
+                    Body::Begun(v1::CycleBegun {
+                        open: Some(open_out(&open)),
+                    }),
+                )?;
+            }
+            Incoming::Changes {
+                number,
+                frames,
+                watermarks,
+            } => {
+                self.writer
+                    .append(self.start.epoch, number, &frames, &watermarks)?;
+                // A message counts even if it is empty or was held already: its acknowledgement is owed.
+                let bytes = frames
+                    .iter()
+                    .map(|frame| frame.raw_length().0)
+                    .fold(1, u64::saturating_add);
+                self.unsynced = ByteCount(self.unsynced.0.saturating_add(bytes));
+            }
+            Incoming::Seal(words) => self.seal(*words)?,
+            Incoming::Abandon { cycle } => {
+                self.writer.abandon(self.start.epoch, cycle)?;
+                self.unsynced = ByteCount(0);
+                answer(&self.answers, Body::Abandoned(v1::Abandoned { cycle }))?;
+            }
+            Incoming::StillValid {
+                through,
+                offset_nanoseconds,
+                uncertainty,
+            } => {
+                // Only the holder of the epoch may say what is still true.
+                self.check_fence()?;
+                let here = earliest_here(through, offset_nanoseconds, uncertainty);
+                self.targets.change(self.start.chain, |standing| {
+                    standing.valid_through = standing.valid_through.max(Some(here));
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, words: SealWords) -> Result<(), Ending> {
+        let request = SealRequest {
+            epoch: self.start.epoch,
+            cycle: words.cycle,
+            sequence: words.sequence,
+            captured_at: words.captured_at,
+            clock_offset_nanoseconds: words.offset_nanoseconds,
+            clock_uncertainty: words.uncertainty,
+            kind: words.kind,
+            machine: words.machine,
+            parent: words.parent,
+            changes: words.changes,
+            messages: words.messages,
+        };
+        let point = self.writer.seal(&request)?;
+        self.unsynced = ByteCount(0);
+        self.targets.sealed(self.start.chain, &point);
+        answer(
+            &self.answers,
+            Body::Sealed(v1::Sealed {
+                point: Some(point_head(&point)),
+            }),
+        )?;
+        Ok(())
+    }
+
+    fn acknowledge(&mut self) -> Result<(), Ending> {
+        if self.unsynced == ByteCount(0) {
+            return Ok(());
+        }
+        let durable = self.writer.sync()?;
+        self.unsynced = ByteCount(0);
+        let cycle = self.writer.head().open.map_or(0, |open| open.cycle);
+        let acknowledged = v1::Acknowledged {
+            cycle,
+            durable_through_message: durable.message_number,
+        };
+        answer(&self.answers, Body::Acknowledged(acknowledged))?;
+        Ok(())
+    }
+
+    fn check_fence(&self) -> Result<(), Ending> {
+        let current = self.targets.vault.current_epoch(self.start.chain)?;
+        if current == Some(self.start.epoch) {
+            return Ok(());
+        }
+        Err(Ending::Refused(Refusal {
+            reason: v1::RefusalReason::Fenced,
+            message: format!("epoch {} is no longer the chain's", self.start.epoch),
+            current: current.map(convert::epoch_out),
+        }))
+    }
+}
+
+fn point_head(point: &PointRecord) -> v1::PointHead {
+    convert::point_head_out(PointHead {
+        sequence: point.sequence,
+        digest: point.digest,
+    })
+}
+
+fn open_out(open: &OpenCycle) -> v1::OpenCycle {
+    let kind = match open.kind {
+        CycleKind::Base => v1::CycleKind::Base,
+        CycleKind::Delta => v1::CycleKind::Delta,
+        CycleKind::Resync => v1::CycleKind::Resync,
+    };
+    let watermarks = (0u32..).zip(&open.watermarks);
+    v1::OpenCycle {
+        cycle: open.cycle,
+        kind: kind.into(),
+        sequence: open.sequence.0,
+        durable_through_message: open.last_message,
+        watermarks: watermarks
+            .map(|(volume, mark)| v1::Watermark {
+                volume,
+                scanned_through_bytes: mark.0,
+            })
+            .collect(),
+        changes: open.changes.iter().copied().map(convert::change_out).collect(),
+    }
+}

@@ -4,7 +4,7 @@
 //! returned, nothing of an older epoch lands any more.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{PoisonError, RwLock, RwLockReadGuard},
 };
 
@@ -43,7 +43,15 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    pub(crate) fn load(path: PathBuf, identity: Identity, disk: Disk) -> Result<Self, FileError> {
+    /// Reads the epoch from `path` in the chain's `directory`, and makes sure that what it read is durable: a
+    /// grant that was stopped in between may have left it visible and no more.
+    pub(crate) fn load(
+        directory: &Path,
+        path: PathBuf,
+        identity: Identity,
+        disk: Disk,
+    ) -> Result<Self, FileError> {
+        disk.sync_directory(directory)?;
         let epoch = read_record(&path, RecordKind::Epoch, identity)?;
         Ok(Self {
             path,

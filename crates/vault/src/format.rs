@@ -9,6 +9,8 @@ mod head;
 mod record;
 mod run;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use frame::{FRAME_HEADER_BYTES, FrameHeader};
 pub(crate) use head::Head;

@@ -13,8 +13,14 @@ mod format;
 mod index;
 mod layout;
 mod log;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod power_cut;
 mod reader;
 mod records;
+#[cfg(test)]
+mod rot;
 mod run;
 #[cfg(test)]
 mod scripted;

@@ -3,21 +3,24 @@
 //! Crash story: `head` is written last when a vault is created and `description` last when a chain is, so a
 //! directory without them is what a crash left of a creation, and the creation can be repeated.
 
+mod directory;
+mod error;
+
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io,
-    path::{Path, PathBuf},
+    fs::File,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use farshore_blocks::{
-    ByteCount, ChainId, Epoch, HolderNonce, Incarnation, clock::WallTime, files::sync_directory_of,
-};
-use rustix::fs::{FlockOperation, flock};
+use farshore_blocks::{ByteCount, ChainId, Epoch, HolderNonce, Incarnation, clock::WallTime};
+
+pub(crate) use directory::read_head;
+use directory::{bytes_below, parent_of, refuse_foreign_content, take_lock};
+pub use error::VaultError;
 
 use crate::{
     damage::{FileError, read_record},
@@ -62,58 +65,6 @@ pub(crate) struct ChainState {
     pub(crate) has_writer: AtomicBool,
 }
 
-/// Why a vault, or a chain of it, cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum VaultError {
-    /// A file is damaged or out of reach.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The directory is no vault.
-    #[error("`{}` is not a vault: it has no file `head`", path.display())]
-    NotAVault {
-        /// Which directory.
-        path: PathBuf,
-    },
-    /// A vault was to be created where something else is.
-    #[error("`{}` is not empty: a vault is created only in an empty or new directory", path.display())]
-    NotEmpty {
-        /// Which directory.
-        path: PathBuf,
-    },
-    /// Another process, or another handle, has the vault open for writing.
-    #[error("`{}` is open for writing elsewhere: one writer at a time is accepted", path.display())]
-    Locked {
-        /// Which directory.
-        path: PathBuf,
-    },
-    /// The vault has no such chain.
-    #[error("the vault has no chain {0}")]
-    UnknownChain(ChainId),
-    /// The chain exists with another description.
-    #[error("chain {chain} exists and protects other volumes or another VM (`{}`)", existing.vm)]
-    ChainDiffers {
-        /// Which chain.
-        chain: ChainId,
-        /// What it protects.
-        existing: Box<ChainDescription>,
-    },
-    /// The description cannot be that of a chain.
-    #[error("a chain needs 1 to 1024 volumes, each with a size and a name that no other has")]
-    DescriptionRefused,
-    /// The chain has a writer already.
-    #[error("chain {0} is being written already: one writer at a time is accepted")]
-    WriterTaken(ChainId),
-    /// The system gave no randomness.
-    #[error("the system has no randomness for a new identity")]
-    Randomness(#[source] io::Error),
-}
-
-impl From<StorageError> for VaultError {
-    fn from(error: StorageError) -> Self {
-        Self::File(error.into())
-    }
-}
-
 impl Vault {
     /// Makes a new vault in `path`, which must be empty or not exist, and opens it.
     ///
@@ -139,7 +90,7 @@ impl Vault {
         let layout = VaultLayout::new(path);
         let disk = Disk::new(storage);
         disk.create_directory(path)?;
-        sync_directory_of(path).map_err(|error| StorageError::new("sync the parent of", path, error))?;
+        disk.sync_directory(parent_of(path))?;
         refuse_foreign_content(path)?;
         // The lock comes before the head: of two that create at once, one finds the other's vault.
         let lock = take_lock(&layout)?;
@@ -241,7 +192,10 @@ impl Vault {
         let existing: Option<ChainDescription> =
             read_record(&layout.description(), RecordKind::Description, identity)?;
         match existing {
-            Some(existing) if existing == *description => Ok(()),
+            // It may be there since a creation that failed while making it durable.
+            Some(existing) if existing == *description => {
+                Ok(self.shared.disk.sync_directory(layout.root())?)
+            }
             Some(existing) => Err(VaultError::ChainDiffers {
                 chain,
                 existing: Box::new(existing),
@@ -322,7 +276,7 @@ impl Vault {
         let state = Arc::new(ChainState {
             identity,
             description,
-            fence: Fence::load(layout.epoch(), identity, disk.clone())?,
+            fence: Fence::load(layout.root(), layout.epoch(), identity, disk.clone())?,
             layout,
             disk,
             segment_limit: self.shared.segment_limit,
@@ -347,52 +301,6 @@ impl Drop for WriterTenure {
     }
 }
 
-pub(crate) fn read_head(layout: &VaultLayout) -> Result<Head, VaultError> {
-    let path = layout.head();
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let path = layout.root().to_owned();
-            return Err(VaultError::NotAVault { path });
-        }
-        Err(error) => return Err(StorageError::new("read", &path, error).into()),
-    };
-    Head::decode(&bytes).map_err(|error| FileError::damaged(&path, 0, error).into())
-}
-
-fn take_lock(layout: &VaultLayout) -> Result<File, VaultError> {
-    let path = layout.lock();
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
-    let file = file.map_err(|error| StorageError::new("open", &path, error))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(VaultError::Locked {
-            path: layout.root().to_owned(),
-        }),
-        Err(error) => Err(StorageError::new("lock", &path, error.into()).into()),
-    }
-}
-
-/// A directory may hold only what an interrupted creation left.
-fn refuse_foreign_content(path: &Path) -> Result<(), VaultError> {
-    let failed = |error| StorageError::new("list", path, error);
-    for entry in fs::read_dir(path).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let ours = name == "lock" || name == "head.new";
-        let empty_chains = name == "chains" && fs::read_dir(entry.path()).map_err(failed)?.next().is_none();
-        if !ours && !empty_chains {
-            let path = path.to_owned();
-            return Err(VaultError::NotEmpty { path });
-        }
-    }
-    Ok(())
-}
-
 fn check_description(description: &ChainDescription) -> Result<(), VaultError> {
     let volumes = &description.volumes;
     let names: std::collections::BTreeSet<_> = volumes.iter().map(|volume| &volume.name).collect();
@@ -404,25 +312,4 @@ fn check_description(description: &ChainDescription) -> Result<(), VaultError> {
     } else {
         Err(VaultError::DescriptionRefused)
     }
-}
-
-fn bytes_below(directory: &Path) -> Result<ByteCount, StorageError> {
-    let failed = |error| StorageError::new("list", directory, error);
-    let mut total: u64 = 0;
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let metadata = match entry.metadata() {
-            Ok(metadata) => metadata,
-            // Removed since it was listed: an abandoned cycle's segment.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        let bytes = if metadata.is_dir() {
-            bytes_below(&entry.path())?.0
-        } else {
-            metadata.len()
-        };
-        total = total.saturating_add(bytes);
-    }
-    Ok(ByteCount(total))
 }

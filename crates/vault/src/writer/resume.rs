@@ -22,6 +22,8 @@ use crate::{
 
 pub(super) fn open(tenure: WriterTenure) -> Result<ChainWriter, FileError> {
     let state = Arc::clone(&tenure.state);
+    // Names that an earlier writer left visible but, for a sync that failed, not durable.
+    state.disk.sync_directory(state.layout.root())?;
     let path = state.layout.points();
     let log = PointsLog::read(&path, state.identity)?;
     let open: Option<OpenCycle> = read_record(&state.layout.open(), RecordKind::Open, state.identity)?;

@@ -151,16 +151,4 @@ fn earliest_here(there: WallTime, offset_nanoseconds: i64, uncertainty: std::tim
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_time_of_the_source_is_never_taken_for_newer_than_it_is() {
-        let ahead = earliest_here(WallTime(1_000), 300, Duration::from_nanos(20));
-        assert_eq!(ahead, WallTime(680));
-        let behind = earliest_here(WallTime(1_000), -300, Duration::from_nanos(20));
-        assert_eq!(behind, WallTime(1_280));
-    }
-}
+mod tests;

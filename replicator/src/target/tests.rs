@@ -1,5 +1,10 @@
 //! A target against sources that are wrong, old, fenced or hostile: each gets a reason, and nothing of theirs lands.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else comes fails the test"
+)]
+
 use std::time::Duration;
 
 use farshore_blocks::{ByteCount, ChangeHasher, Encoding, Frame, Sequence, VolumeIndex};
@@ -267,16 +272,11 @@ async fn a_message_that_is_too_large_ends_the_stream_and_nothing_lands() {
     let frames = vec![convert::frame_out(&large); 100];
     peer.say(changes(1, frames)).await;
     // Answers that were on their way may come first; no acknowledgement does.
-    loop {
-        match peer.next().await {
-            Ok(Some(message)) => {
-                assert!(!matches!(
-                    message.body,
-                    Some(target_message::Body::Acknowledged(_))
-                ));
-            }
-            Ok(None) | Err(_) => break,
-        }
+    while let Ok(Some(message)) = peer.next().await {
+        assert!(!matches!(
+            message.body,
+            Some(target_message::Body::Acknowledged(_))
+        ));
     }
     let mut again = site.dial_into_cycle().await;
     again.say(source_message::Body::Seal(seal(&[large]))).await;

@@ -1,0 +1,313 @@
+//! The network of a recovered VM: a bubble of its own, or taps on a bridge of the site.
+//!
+//! A bubble is a network namespace that holds a bridge without uplink and without address, and the taps of its VMs.
+//! What is missing is found by looking, so that a first run, a repetition and a run after a crash or a reboot (which
+//! removes namespaces) are the same.
+
+pub(crate) mod isolation;
+pub(crate) mod links;
+pub(crate) mod missing;
+
+use std::path::{Path, PathBuf};
+
+use farshore_blocks::Digest;
+use farshore_provider::{ComputeError, NetworkAttachment, RecoveryId, RecoveryRequest};
+
+use self::{
+    links::{Link, Route},
+    missing::NoBridge,
+};
+use super::tool::{self, TOOL_LIMIT, ToolError};
+
+/// The bridge inside each bubble.
+pub(crate) const BUBBLE_BRIDGE: &str = "br0";
+
+/// More cards than a PC has slots for; two digits in a tap's name.
+pub(crate) const NIC_LIMIT: usize = 28;
+
+/// An interface's name ends with a zero byte in 16 bytes (linux/if.h, `IFNAMSIZ`).
+const INTERFACE_NAME_LIMIT: usize = 15;
+
+/// Where iproute2 keeps named namespaces.
+const NAMESPACES: &str = "/var/run/netns";
+
+/// What a mounted namespace says it is (linux/magic.h, `NSFS_MAGIC`).
+const NAMESPACE_MAGIC: u64 = 0x6e73_6673;
+
+/// Where the cards are plugged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the namespace of a bubble.
+    Bubble { namespace: String },
+    /// On a bridge in our own namespace.
+    Bridge { bridge: String },
+}
+
+/// The network that one VM wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) place: Place,
+    pub(crate) taps: Vec<String>,
+}
+
+/// A name that may or may not lead to a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Namespace {
+    Absent,
+    /// A file that a crash left, with nothing mounted on it.
+    Broken,
+    Present,
+}
+
+/// The `ip` tool, in the service of one VM.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Network<'a> {
+    pub(crate) ip: &'a Path,
+    pub(crate) id: &'a RecoveryId,
+}
+
+impl Place {
+    /// The place of an attachment.
+    pub(crate) fn of(attachment: &NetworkAttachment) -> Self {
+        match attachment {
+            NetworkAttachment::Bubble { name } => Self::Bubble {
+                namespace: format!("fs-{name}"),
+            },
+            NetworkAttachment::Bridge { bridge } => Self::Bridge {
+                bridge: bridge.clone(),
+            },
+        }
+    }
+
+    /// The namespace, if it is not our own.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Bubble { namespace } => Some(namespace),
+            Self::Bridge { .. } => None,
+        }
+    }
+}
+
+impl Wanted {
+    /// What the request wants, below the directory `root`.
+    pub(crate) fn by(request: &RecoveryRequest, root: &str) -> Self {
+        let prefix = tap_prefix(root, &request.id);
+        let taps = (0..request.machine.nics.len()).map(|index| format!("{prefix}{index}"));
+        Self {
+            place: Place::of(&request.network),
+            taps: taps.collect(),
+        }
+    }
+}
+
+/// What the names of a VM's taps begin with. The directory is in it too, so that two replicators on one host differ.
+pub(crate) fn tap_prefix(root: &str, id: &RecoveryId) -> String {
+    let digest = Digest::of(format!("{root}/{id}").as_bytes()).to_string();
+    format!("fs{}n", digest.get(..10).unwrap_or_default())
+}
+
+/// Whether the system takes it, and `ip` takes it for nothing else.
+pub(crate) fn is_interface_name(text: &str) -> bool {
+    (1..=INTERFACE_NAME_LIMIT).contains(&text.len())
+        && !text.starts_with(['-', '.'])
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// Where a namespace is reached.
+pub(crate) fn namespace_path(namespace: &str) -> PathBuf {
+    Path::new(NAMESPACES).join(namespace)
+}
+
+/// What is behind the name.
+pub(crate) fn look_at(namespace: &str) -> Namespace {
+    match rustix::fs::statfs(namespace_path(namespace)) {
+        Ok(found) if u64::try_from(found.f_type) == Ok(NAMESPACE_MAGIC) => Namespace::Present,
+        Ok(_) => Namespace::Broken,
+        Err(_) => Namespace::Absent,
+    }
+}
+
+impl Network<'_> {
+    /// Refuses a place that is not there and cannot be made.
+    pub(crate) async fn verify(&self, place: &Place) -> Result<(), ComputeError> {
+        match place {
+            Place::Bubble { .. } => Ok(()),
+            Place::Bridge { bridge } => missing::bridge_among(&self.links(None).await?, bridge)
+                .map(|_bridge| ())
+                .map_err(|why| self.unfit(&why)),
+        }
+    }
+
+    /// Makes what is missing.
+    pub(crate) async fn lay_out(&self, wanted: &Wanted) -> Result<(), ComputeError> {
+        let commands = match &wanted.place {
+            Place::Bubble { namespace } => {
+                self.make_namespace(namespace).await?;
+                let links = self.links(Some(namespace)).await?;
+                missing::in_bubble(&links, &wanted.taps)
+            }
+            Place::Bridge { bridge } => {
+                let links = self.links(None).await?;
+                missing::on_bridge(&links, bridge, &wanted.taps).map_err(|why| self.unfit(&why))?
+            }
+        };
+        for command in commands {
+            self.change(wanted.place.namespace(), &command).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the VM's taps, wherever in the place they are; nothing if there are none.
+    pub(crate) async fn remove_taps(&self, place: &Place, prefix: &str) -> Result<(), ComputeError> {
+        let namespace = place.namespace();
+        if namespace.is_some_and(|namespace| look_at(namespace) != Namespace::Present) {
+            return Ok(());
+        }
+        for tap in self.taps(namespace, prefix).await? {
+            self.change(namespace, &["link", "delete", &tap].map(str::to_owned))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The taps there whose names begin with `prefix`.
+    pub(crate) async fn taps(
+        &self,
+        namespace: Option<&str>,
+        prefix: &str,
+    ) -> Result<Vec<String>, ComputeError> {
+        let links = self.links(namespace).await?;
+        let taps = links.into_iter().filter(|link| link.is_tap());
+        Ok(taps
+            .map(|link| link.name)
+            .filter(|name| name.starts_with(prefix))
+            .collect())
+    }
+
+    /// Removes a namespace with all that is in it.
+    pub(crate) async fn remove_namespace(&self, namespace: &str) -> Result<(), ComputeError> {
+        if look_at(namespace) == Namespace::Absent {
+            return Ok(());
+        }
+        self.change(None, &["netns", "delete", namespace].map(str::to_owned))
+            .await
+    }
+
+    /// Every interface there.
+    pub(crate) async fn links(&self, namespace: Option<&str>) -> Result<Vec<Link>, ComputeError> {
+        let listing = self.list(namespace, &["-j", "-d", "link", "show"]).await?;
+        links::parse_links(&listing).map_err(|error| self.unreadable("interfaces", &error))
+    }
+
+    /// Every route there, of both families, in all tables.
+    pub(crate) async fn routes(&self, namespace: &str) -> Result<Vec<Route>, ComputeError> {
+        let mut routes = Vec::new();
+        for family in ["-4", "-6"] {
+            let arguments = [family, "-j", "route", "show", "table", "all"];
+            let listing = self.list(Some(namespace), &arguments).await?;
+            let parsed = links::parse_routes(&listing).map_err(|error| self.unreadable("routes", &error))?;
+            routes.extend(parsed);
+        }
+        Ok(routes)
+    }
+
+    /// The processes inside a namespace.
+    pub(crate) async fn inhabitants(&self, namespace: &str) -> Result<Vec<u32>, ComputeError> {
+        let listing = self.list(None, &["netns", "pids", namespace]).await?;
+        let text = String::from_utf8_lossy(&listing);
+        Ok(text
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect())
+    }
+
+    async fn make_namespace(&self, namespace: &str) -> Result<(), ComputeError> {
+        match look_at(namespace) {
+            Namespace::Present => return Ok(()),
+            Namespace::Broken => self.remove_namespace(namespace).await?,
+            Namespace::Absent => {}
+        }
+        self.change(None, &["netns", "add", namespace].map(str::to_owned))
+            .await
+    }
+
+    async fn list(&self, namespace: Option<&str>, arguments: &[&str]) -> Result<Vec<u8>, ComputeError> {
+        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self.run(namespace, &arguments).await.map_err(|error| {
+            error.during(
+                self.id,
+                format!("looking at the network (`ip {}`)", arguments.join(" ")),
+            )
+        })
+    }
+
+    async fn change(&self, namespace: Option<&str>, arguments: &[String]) -> Result<(), ComputeError> {
+        self.run(namespace, arguments)
+            .await
+            .map(|_nothing| ())
+            .map_err(|error| {
+                error.during(
+                    self.id,
+                    format!("changing the network (`ip {}`)", arguments.join(" ")),
+                )
+            })
+    }
+
+    async fn run(&self, namespace: Option<&str>, arguments: &[String]) -> Result<Vec<u8>, ToolError> {
+        let mut all = Vec::new();
+        if let Some(namespace) = namespace {
+            all.extend(["-n".to_owned(), namespace.to_owned()]);
+        }
+        all.extend_from_slice(arguments);
+        tool::run(self.ip, &all, TOOL_LIMIT).await
+    }
+
+    fn unfit(&self, why: &NoBridge) -> ComputeError {
+        ComputeError::Unfit {
+            id: self.id.clone(),
+            why: why.to_string(),
+        }
+    }
+
+    fn unreadable(&self, what: &str, error: &serde_json::Error) -> ComputeError {
+        ComputeError::Tool {
+            id: self.id.clone(),
+            action: format!("reading the list of {what}"),
+            output: error.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tap_names_fit_and_differ_by_vm_and_by_directory() {
+        let (one, two) = (RecoveryId::new("one").unwrap(), RecoveryId::new("two").unwrap());
+        let names = [
+            tap_prefix("/a", &one),
+            tap_prefix("/a", &two),
+            tap_prefix("/b", &one),
+        ];
+        assert!(names[0] != names[1] && names[0] != names[2]);
+        for name in names {
+            assert!(is_interface_name(&format!("{name}{}", NIC_LIMIT - 1)), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_would_not_take_is_no_interface_name() {
+        for name in ["", "-j", ".", "a b", "a/b", "sixteen-letters-"] {
+            assert!(!is_interface_name(name), "{name:?}");
+        }
+        assert!(is_interface_name("br-lan.7"));
+    }
+
+    #[test]
+    fn a_name_that_leads_nowhere_is_absent() {
+        assert_eq!(look_at("fs-nobody-ever-made-this"), Namespace::Absent);
+    }
+}

@@ -1,1 +1,23 @@
-//! Scenarios on real binaries and VMs, the structure checks and the benchmarks' harness.
+//! Scenarios on real binaries and VMs: what they share. A [`Lab`] is two sites in network namespaces of their own,
+//! with an orchestrator, a replicator each, and the guests of `farshore-guest`; dropping it removes all of it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a harness fails its test by panicking, with the place where it did"
+)]
+
+pub mod cli;
+pub mod daemon;
+pub mod eventually;
+pub mod guests;
+pub mod lab;
+pub mod namespace;
+pub mod replica;
+
+pub use cli::Answer;
+pub use daemon::Daemon;
+pub use eventually::eventually;
+pub use lab::Lab;

@@ -1,0 +1,281 @@
+//! Two sites on this machine: `east`, where VMs run, and `west`, the far shore, each in a network namespace with a
+//! production bridge of the same addresses; an orchestrator and a replicator in the west, a replicator in the east.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use farshore_guest::machine::SourceVm;
+use tempfile::TempDir;
+
+use crate::{
+    cli::{Answer, Cli},
+    daemon::Daemon,
+    guests::GuestOrder,
+    namespace::{Namespace, ip, names},
+};
+
+/// An initial sync of a small guest, under emulation beside other tests.
+pub const SYNC: Duration = Duration::from_secs(120);
+const STOP: Duration = Duration::from_secs(20);
+
+/// How a lab is set up.
+#[derive(Debug, Clone)]
+pub struct LabOptions {
+    /// Bytes a second, as YAML says it; `None` is not limited.
+    pub bandwidth: Option<String>,
+    /// The time between cycles, as YAML says it.
+    pub interval: String,
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        Self { bandwidth: None, interval: "1s".to_owned() }
+    }
+}
+
+/// Two sites.
+#[derive(Debug)]
+pub struct Lab {
+    /// The orchestrator, in the west.
+    pub orchestrator: Daemon,
+    /// The source's replicator.
+    pub east: Daemon,
+    /// The target's replicator.
+    pub west: Daemon,
+    /// The command line.
+    pub cli: Cli,
+    guests: Vec<(GuestOrder, SourceVm)>,
+    options: LabOptions,
+    east_namespace: Namespace,
+    west_namespace: Namespace,
+    directory: TempDir,
+}
+
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+impl Lab {
+    /// Sets both sites up, without a VM.
+    #[must_use]
+    pub fn start(options: LabOptions) -> Self {
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        let id = format!("fst{}x{number}", std::process::id());
+        let directory = tempfile::Builder::new().prefix("fst").tempdir_in("/tmp").unwrap();
+        let (east_namespace, west_namespace) = sites(&id);
+        let path = directory.path().to_owned();
+        write_configurations(&path);
+        let west_name = west_namespace.name().to_owned();
+        let orchestrator = Daemon::start("orchestrator", &path.join("o.yaml"), &west_name);
+        let west = Daemon::start("replicator", &path.join("w.yaml"), &west_name);
+        let east = Daemon::start("replicator", &path.join("e.yaml"), east_namespace.name());
+        let cli = Cli::new(&west_name, "http://10.91.0.2:7100");
+        let lab = Self {
+            orchestrator,
+            east,
+            west,
+            cli,
+            guests: Vec::new(),
+            options,
+            east_namespace,
+            west_namespace,
+            directory,
+        };
+        lab.declare_sites();
+        lab
+    }
+
+    /// Starts a guest at the east's production network.
+    pub fn start_guest(&mut self, order: GuestOrder) {
+        let directory = self.path("vms");
+        fs::create_dir_all(&directory).unwrap();
+        let vm = order.start(&directory, self.east_namespace.name());
+        self.guests.push((order, vm));
+    }
+
+    /// The guest of this name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn guest(&self, name: &str) -> &(GuestOrder, SourceVm) {
+        self.guests.iter().find(|(order, _)| order.name == name).unwrap()
+    }
+
+    /// Protects guests; does not wait.
+    pub fn protect(&self, names: &[&str]) -> Answer {
+        let documents: Vec<String> = names.iter().map(|name| self.vm_document(name)).collect();
+        self.apply(&documents.join("---\n"))
+    }
+
+    /// Applies a manifest.
+    #[must_use]
+    pub fn apply(&self, manifest: &str) -> Answer {
+        let path = self.path("manifest.yaml");
+        fs::write(&path, manifest).unwrap();
+        self.cli.run(&["apply", "-f", path.to_str().unwrap(), "-o", "json"])
+    }
+
+    /// The declaration of a guest.
+    #[must_use]
+    pub fn vm_document(&self, name: &str) -> String {
+        let (order, vm) = self.guest(name);
+        let monitor = vm.request().monitors[0].display().to_string();
+        vm_document(name, &monitor, &order.mac())
+    }
+
+    /// A path in the lab's directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The west's vault.
+    #[must_use]
+    pub fn vault(&self) -> PathBuf {
+        self.path("west/vault")
+    }
+
+    /// The east's namespace.
+    #[must_use]
+    pub fn east_network(&self) -> &str {
+        self.east_namespace.name()
+    }
+
+    /// The west's namespace.
+    #[must_use]
+    pub fn west_network(&self) -> &str {
+        self.west_namespace.name()
+    }
+
+    /// Namespaces that recovered VMs of this lab run in.
+    #[must_use]
+    pub fn bubbles(&self) -> Vec<String> {
+        let mine = |name: &String| {
+            self.guests.iter().any(|(order, _)| name.starts_with(&format!("fs-{}-", order.name)))
+        };
+        names().into_iter().filter(mine).collect()
+    }
+
+    /// Every process whose command line names the lab's directory, but the lab's own daemons and guests.
+    #[must_use]
+    pub fn strangers(&self) -> Vec<String> {
+        let daemons = [&self.orchestrator, &self.east, &self.west];
+        let known: Vec<u32> = daemons
+            .iter()
+            .filter_map(|daemon| daemon.pid())
+            .chain(self.guests.iter().map(|(_, vm)| vm.pid()))
+            .collect();
+        processes_naming(self.directory.path())
+            .into_iter()
+            .filter(|(pid, _)| !known.contains(pid))
+            .map(|(_, line)| line)
+            .collect()
+    }
+
+    fn declare_sites(&self) {
+        let bandwidth = match &self.options.bandwidth {
+            Some(rate) => format!("\n  bandwidthLimit: {rate}"),
+            None => String::new(),
+        };
+        let manifest = format!(
+            "apiVersion: farshore/v1\nkind: Site\nmetadata: {{name: east}}\nspec: {{provider: qemu}}\n---\n\
+             apiVersion: farshore/v1\nkind: Site\nmetadata: {{name: west}}\nspec:\n  provider: qemu\n  networks:\n  \
+             - {{name: production, bridge: prod0}}\n---\n\
+             apiVersion: farshore/v1\nkind: ReplicationPolicy\nmetadata: {{name: gold}}\nspec:\n  interval: {}\n  \
+             rpoTarget: 15s{bandwidth}\n",
+            self.options.interval
+        );
+        let _ = self.apply(&manifest).done();
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for daemon in [&mut self.orchestrator, &mut self.east, &mut self.west] {
+            if daemon.pid().is_some() {
+                daemon.thaw();
+            }
+        }
+        for (_, vm) in &self.guests {
+            if vm.is_running() {
+                let _ = vm.kill9(STOP);
+            }
+        }
+        // Recovered VMs and exports outlive their replicator by design, and so would outlive the lab.
+        for bubble in self.bubbles() {
+            let _ = std::process::Command::new("ip").args(["netns", "delete", &bubble]).output();
+        }
+        let daemons = [self.orchestrator.pid(), self.east.pid(), self.west.pid()];
+        for (pid, _) in processes_naming(self.directory.path()) {
+            if !daemons.contains(&Some(pid))
+                && let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
+/// The declaration of a VM with the guests' two disks.
+#[must_use]
+pub fn vm_document(name: &str, monitor: &str, mac: &str) -> String {
+    format!(
+        "apiVersion: farshore/v1\nkind: ProtectedVm\nmetadata: {{name: {name}}}\nspec:\n  policy: gold\n  \
+         source: {{site: east, monitor: {monitor}}}\n  target: {{site: west, network: production}}\n  machine:\n    \
+         processors: 1\n    memory: 256MiB\n    firmware: bios\n    machineType: pc\n    disks:\n    \
+         - {{name: root, device: vdroot}}\n    - {{name: data, device: vddata}}\n    nics:\n    - {{mac: \"{mac}\"}}\n"
+    )
+}
+
+fn sites(id: &str) -> (Namespace, Namespace) {
+    let east = Namespace::create(&format!("{id}e"));
+    let west = Namespace::create(&format!("{id}w"));
+    ip(&["link", "add", "wan", "netns", east.name(), "type", "veth", "peer", "name", "wan", "netns", west.name()]);
+    for (site, address) in [(&east, "10.91.0.1/24"), (&west, "10.91.0.2/24")] {
+        site.ip(&["addr", "add", address, "dev", "wan"]);
+        site.ip(&["link", "set", "wan", "up"]);
+        site.ip(&["link", "add", "prod0", "type", "bridge"]);
+        site.ip(&["addr", "add", "10.77.0.254/24", "dev", "prod0"]);
+        site.ip(&["link", "set", "prod0", "up"]);
+    }
+    (east, west)
+}
+
+fn write_configurations(directory: &Path) {
+    let base = directory.display();
+    let orchestrator = format!(
+        "listen: 10.91.0.2:7100\nhttpListen: 10.91.0.2:7180\nstateDirectory: {base}/orchestrator\ninsecure: true\n"
+    );
+    let common = "orchestrator: http://10.91.0.2:7100\ninsecure: true\n";
+    let west = format!(
+        "name: west-1\nsite: west\nstateDirectory: {base}/west/state\nreplicationListen: 10.91.0.2:7201\n\
+         httpListen: 10.91.0.2:7281\nvaultDirectory: {base}/west/vault\nrecoveryDirectory: {base}/west/r\n\
+         accelerator: tcg\n{common}"
+    );
+    let east = format!(
+        "name: east-1\nsite: east\nstateDirectory: {base}/east/state\nhttpListen: 10.91.0.1:7281\n\
+         scratchDirectory: {base}/east/scratch\n{common}"
+    );
+    for name in ["west", "east"] {
+        fs::create_dir_all(directory.join(name)).unwrap();
+    }
+    for (name, text) in [("o.yaml", orchestrator), ("w.yaml", west), ("e.yaml", east)] {
+        fs::write(directory.join(name), text).unwrap();
+    }
+}
+
+fn processes_naming(directory: &Path) -> Vec<(u32, String)> {
+    let wanted = directory.to_str().unwrap();
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(wanted).then_some((pid, line))
+        })
+        .collect()
+}

@@ -60,7 +60,10 @@ impl Cli {
     /// Talks to `server` from `namespace`.
     #[must_use]
     pub fn new(namespace: &str, server: &str) -> Self {
-        Self { namespace: namespace.to_owned(), server: server.to_owned() }
+        Self {
+            namespace: namespace.to_owned(),
+            server: server.to_owned(),
+        }
     }
 
     /// Runs `farshore` with these arguments.
@@ -86,7 +89,9 @@ impl Cli {
 
     /// Waits until the VM is in `state`.
     pub fn vm_in(&self, name: &str, state: &str, patience: Duration) -> Value {
-        self.vm_when(name, &format!("state {state}"), patience, |vm| vm["state"] == state)
+        self.vm_when(name, &format!("state {state}"), patience, |vm| {
+            vm["state"] == state
+        })
     }
 
     /// Waits until `reached` is true of the VM.

@@ -23,7 +23,11 @@ pub fn binary() -> PathBuf {
     }
     let test = env::current_exe().unwrap();
     let built = test.parent().unwrap().parent().unwrap().join("farshore");
-    assert!(built.exists(), "{} is not built: cargo build --bin farshore", built.display());
+    assert!(
+        built.exists(),
+        "{} is not built: cargo build --bin farshore",
+        built.display()
+    );
     built
 }
 
@@ -75,11 +79,18 @@ impl Daemon {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        eventually(READY, &format!("{} {} listens", self.verb, self.configuration.display()), || {
-            let exited = self.child.as_mut()?.try_wait().unwrap();
-            assert!(exited.is_none(), "{} ended:\n{}", self.verb, self.log());
-            fs::read_to_string(&answers).unwrap().contains("listening").then_some(())
-        });
+        eventually(
+            READY,
+            &format!("{} {} listens", self.verb, self.configuration.display()),
+            || {
+                let exited = self.child.as_mut()?.try_wait().unwrap();
+                assert!(exited.is_none(), "{} ended:\n{}", self.verb, self.log());
+                fs::read_to_string(&answers)
+                    .unwrap()
+                    .contains("listening")
+                    .then_some(())
+            },
+        );
     }
 
     /// Ends it as a power cut would.

@@ -34,7 +34,12 @@ impl GuestOrder {
     /// A small guest.
     #[must_use]
     pub fn small(name: &str, number: u8) -> Self {
-        Self { name: name.to_owned(), number, ballast_bytes: 0, records_per_second: 200 }
+        Self {
+            name: name.to_owned(),
+            number,
+            ballast_bytes: 0,
+            records_per_second: 200,
+        }
     }
 
     /// The address in the production network.
@@ -60,7 +65,11 @@ impl GuestOrder {
             leading_arguments: vec!["guest-workload".into()],
         };
         let mut image = ImageRequest::small(directory, &self.name, workload);
-        image.address = Some(format!("10.77.0.{}/24", self.number).parse::<Ipv4Network>().unwrap());
+        image.address = Some(
+            format!("10.77.0.{}/24", self.number)
+                .parse::<Ipv4Network>()
+                .unwrap(),
+        );
         image.ballast_bytes = self.ballast_bytes;
         image.data_bytes = image.data_bytes.max(256 * 1024 * 1024 + self.ballast_bytes * 2);
         image.root_bytes = 512 * 1024 * 1024;

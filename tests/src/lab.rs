@@ -4,7 +4,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,7 +36,10 @@ pub struct LabOptions {
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { bandwidth: None, interval: "1s".to_owned() }
+        Self {
+            bandwidth: None,
+            interval: "1s".to_owned(),
+        }
     }
 }
 
@@ -53,14 +59,18 @@ pub struct Lab {
     east_namespace: Namespace,
     west_namespace: Namespace,
     directory: TempDir,
+    /// Dropped last: guests of one lab at a time share the processors.
+    _turn: MutexGuard<'static, ()>,
 }
 
 static LABS: AtomicU32 = AtomicU32::new(0);
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Lab {
     /// Sets both sites up, without a VM.
     #[must_use]
     pub fn start(options: LabOptions) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let id = format!("fst{}x{number}", std::process::id());
         let directory = tempfile::Builder::new().prefix("fst").tempdir_in("/tmp").unwrap();
@@ -82,6 +92,7 @@ impl Lab {
             east_namespace,
             west_namespace,
             directory,
+            _turn: turn,
         };
         lab.declare_sites();
         lab
@@ -105,6 +116,7 @@ impl Lab {
     }
 
     /// Protects guests; does not wait.
+    #[must_use]
     pub fn protect(&self, names: &[&str]) -> Answer {
         let documents: Vec<String> = names.iter().map(|name| self.vm_document(name)).collect();
         self.apply(&documents.join("---\n"))
@@ -115,7 +127,8 @@ impl Lab {
     pub fn apply(&self, manifest: &str) -> Answer {
         let path = self.path("manifest.yaml");
         fs::write(&path, manifest).unwrap();
-        self.cli.run(&["apply", "-f", path.to_str().unwrap(), "-o", "json"])
+        self.cli
+            .run(&["apply", "-f", path.to_str().unwrap(), "-o", "json"])
     }
 
     /// The declaration of a guest.
@@ -154,7 +167,9 @@ impl Lab {
     #[must_use]
     pub fn bubbles(&self) -> Vec<String> {
         let mine = |name: &String| {
-            self.guests.iter().any(|(order, _)| name.starts_with(&format!("fs-{}-", order.name)))
+            self.guests
+                .iter()
+                .any(|(order, _)| name.starts_with(&format!("fs-{}-", order.name)))
         };
         names().into_iter().filter(mine).collect()
     }
@@ -206,7 +221,9 @@ impl Drop for Lab {
         }
         // Recovered VMs and exports outlive their replicator by design, and so would outlive the lab.
         for bubble in self.bubbles() {
-            let _ = std::process::Command::new("ip").args(["netns", "delete", &bubble]).output();
+            let _ = std::process::Command::new("ip")
+                .args(["netns", "delete", &bubble])
+                .output();
         }
         let daemons = [self.orchestrator.pid(), self.east.pid(), self.west.pid()];
         for (pid, _) in processes_naming(self.directory.path()) {
@@ -233,7 +250,20 @@ pub fn vm_document(name: &str, monitor: &str, mac: &str) -> String {
 fn sites(id: &str) -> (Namespace, Namespace) {
     let east = Namespace::create(&format!("{id}e"));
     let west = Namespace::create(&format!("{id}w"));
-    ip(&["link", "add", "wan", "netns", east.name(), "type", "veth", "peer", "name", "wan", "netns", west.name()]);
+    ip(&[
+        "link",
+        "add",
+        "wan",
+        "netns",
+        east.name(),
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "wan",
+        "netns",
+        west.name(),
+    ]);
     for (site, address) in [(&east, "10.91.0.1/24"), (&west, "10.91.0.2/24")] {
         site.ip(&["addr", "add", address, "dev", "wan"]);
         site.ip(&["link", "set", "wan", "up"]);

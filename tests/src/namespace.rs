@@ -13,7 +13,9 @@ impl Namespace {
     #[must_use]
     pub fn create(name: &str) -> Self {
         ip(&["netns", "add", name]);
-        let made = Self { name: name.to_owned() };
+        let made = Self {
+            name: name.to_owned(),
+        };
         made.ip(&["link", "set", "lo", "up"]);
         made
     }
@@ -56,5 +58,8 @@ pub fn ip(arguments: &[&str]) {
 pub fn names() -> Vec<String> {
     let output = Command::new("ip").args(["netns", "list"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    text.lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
 }

@@ -19,7 +19,12 @@ use crate::{cli::Answer, daemon::binary};
 /// Runs `farshore vault …`.
 #[must_use]
 pub fn vault(arguments: &[&str]) -> Answer {
-    Command::new(binary()).arg("vault").args(arguments).output().unwrap().into()
+    Command::new(binary())
+        .arg("vault")
+        .args(arguments)
+        .output()
+        .unwrap()
+        .into()
 }
 
 /// Exports both volumes of a point of `vm` as raw files into `directory`.
@@ -64,8 +69,11 @@ pub fn judge_point(
 /// Judges two raw disks.
 #[must_use]
 pub fn judge_disks(root: &Path, data: &Path, acknowledged: Acknowledged) -> Judgement {
-    let scan = |path: &Path, range, stream| {
-        RegionScan::read(&File::open(path).unwrap(), range, stream).unwrap()
-    };
-    judge(&scan(data, REGION_A, Stream::RegionA), &scan(root, REGION_B, Stream::RegionB), acknowledged)
+    let scan =
+        |path: &Path, range, stream| RegionScan::read(&File::open(path).unwrap(), range, stream).unwrap();
+    judge(
+        &scan(data, REGION_A, Stream::RegionA),
+        &scan(root, REGION_B, Stream::RegionB),
+        acknowledged,
+    )
 }

@@ -16,8 +16,8 @@ use super::malformed::Malformed;
 /// How many entries one list may have.
 const MAX_ENTRIES: usize = 100_000;
 
-/// How long one text may be; sentences for people are among them.
-const MAX_TEXT_BYTES: usize = 4096;
+/// How long one text may be; what a failed program said is among them.
+const MAX_TEXT_BYTES: usize = 64 << 10;
 
 /// A timestamp of the wire as wall time; `None` if it is before 1970, or no time at all.
 #[must_use]
@@ -68,6 +68,10 @@ fn check_vault(register: &v1::Register) -> Result<(), Malformed> {
             Err(Malformed::Missing { field })
         };
     }
+    if register.vault_incarnation.is_empty() {
+        let field = "register.vault_incarnation";
+        return Err(Malformed::Missing { field });
+    }
     identity("register.vault_incarnation", &register.vault_incarnation)?;
     check_text(field, &register.replication_endpoint)?;
     let endpoint: Result<Uri, _> = register.replication_endpoint.parse();
@@ -104,7 +108,7 @@ pub(super) fn check_report(report: &v1::Report) -> Result<(), Malformed> {
 }
 
 fn check_source(source: &v1::SourceStatus) -> Result<(), Malformed> {
-    check_name("report.sources.vm", &source.vm)?;
+    check_label("report.sources.vm", &source.vm)?;
     identity("report.sources.chain", &source.chain)?;
     known(
         "report.sources.phase",
@@ -124,10 +128,13 @@ fn check_source(source: &v1::SourceStatus) -> Result<(), Malformed> {
         .map_or(Ok(()), |newest| digest("report.sources.newest", &newest.digest))
 }
 
+/// A chain whose first epoch is not granted yet has none.
 fn check_target(target: &v1::TargetStatus) -> Result<(), Malformed> {
-    check_name("report.targets.vm", &target.vm)?;
+    check_label("report.targets.vm", &target.vm)?;
     identity("report.targets.chain", &target.chain)?;
-    check_epoch("report.targets.epoch", target.epoch.as_ref())?;
+    if target.epoch.is_some() {
+        check_epoch("report.targets.epoch", target.epoch.as_ref())?;
+    }
     target.newest.as_ref().map_or(Ok(()), check_point)?;
     check_time("report.targets.valid_through", target.valid_through.as_ref())?;
     check_duration(
@@ -136,12 +143,12 @@ fn check_target(target: &v1::TargetStatus) -> Result<(), Malformed> {
     )
 }
 
+/// A recovered VM of which only the identifier is left has no condition.
 fn check_recovered(recovered: &v1::RecoveredVmStatus) -> Result<(), Malformed> {
-    check_name("report.recovered.recovery_id", &recovered.recovery_id)?;
-    let condition = recovered.condition;
+    check_label("report.recovered.recovery_id", &recovered.recovery_id)?;
     known(
         "report.recovered.condition",
-        condition != 0 && v1::RecoveredVmCondition::try_from(condition).is_ok(),
+        v1::RecoveredVmCondition::try_from(recovered.condition).is_ok(),
     )
 }
 
@@ -218,6 +225,14 @@ fn check_name(field: &'static str, text: &str) -> Result<(), Malformed> {
             field,
             refused: Box::new(refused),
         })
+}
+
+/// A name that is only compared with others: what a vault found on its disk must not lock its replicator out.
+fn check_label(field: &'static str, text: &str) -> Result<(), Malformed> {
+    if text.is_empty() {
+        return Err(Malformed::Missing { field });
+    }
+    check_text(field, text)
 }
 
 pub(super) fn check_text(field: &'static str, text: &str) -> Result<(), Malformed> {

@@ -3,6 +3,7 @@
 mod apply;
 mod client;
 mod delete;
+mod demo;
 mod describe;
 mod exit;
 mod failover;
@@ -11,11 +12,13 @@ mod get;
 mod job;
 mod manifest;
 mod output;
+mod serve;
 mod validate;
+mod vault;
 mod version;
 mod view;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
@@ -57,10 +60,31 @@ enum Verb {
         #[command(subcommand)]
         verb: job::JobVerb,
     },
+    /// Run the orchestrator
+    Orchestrator(serve::ServeArguments),
+    /// Run a replicator of a site
+    Replicator(serve::ServeArguments),
+    /// The whole story on this machine: real VMs, two sites, disaster, recovery
+    Demo(demo::DemoArguments),
+    /// What can be done with a vault when nothing else is left; no orchestrator is needed
+    Vault {
+        #[command(subcommand)]
+        command: vault::VaultCommand,
+    },
     /// Check declarations without an orchestrator
     Validate(validate::ValidateArguments),
     /// Say which version this is
     Version,
+    /// What runs inside the demo's guests
+    #[command(hide = true)]
+    GuestWorkload {
+        /// For the workload
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// One HTTP exchange of the demo, from inside a network namespace
+    #[command(hide = true)]
+    DemoExchange(demo::ExchangeArguments),
 }
 
 fn main() -> ExitCode {
@@ -85,8 +109,18 @@ fn run(command_line: CommandLine) -> Result<(), CliError> {
         Verb::Describe(arguments) => runtime()?.block_on(describe::run(&server, arguments)),
         Verb::Failover { verb } => runtime()?.block_on(failover::run(&server, verb)),
         Verb::Job { verb } => runtime()?.block_on(job::run(&server, verb)),
+        Verb::Orchestrator(arguments) => runtime()?.block_on(serve::orchestrator(arguments)),
+        Verb::Replicator(arguments) => runtime()?.block_on(serve::replicator(arguments)),
+        Verb::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),
         Verb::Validate(arguments) => validate::run(&arguments),
+        Verb::Vault { command } => vault::run(command),
         Verb::Version => version::run(),
+        Verb::GuestWorkload { arguments } => {
+            // It ends only if it cannot run, and has said why.
+            let _ = farshore_guest::workload::main(arguments);
+            Err(CliError::Part(anyhow::anyhow!("the guest's workload cannot run")))
+        }
+        Verb::DemoExchange(arguments) => demo::exchange(&arguments),
     }
 }
 

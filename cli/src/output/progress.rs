@@ -2,11 +2,13 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write,
     io::{self, IsTerminal},
     time::Duration,
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::time::Instant;
 
 use super::{format, talk};
 use crate::view::{JobView, StepView, VmView};
@@ -14,31 +16,70 @@ use crate::view::{JobView, StepView, VmView};
 /// Plain lines tell of a sync at every tenth of it.
 const TELLING_PERCENT: u64 = 10;
 
+/// Which changes of a step are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    EveryChange,
+    /// Only how it ended.
+    Outcomes,
+}
+
+impl Detail {
+    fn tells(self, step: &StepView) -> bool {
+        match self {
+            Self::EveryChange => step.state != "Waiting",
+            Self::Outcomes => step.state != "Waiting" && step.state != "Running",
+        }
+    }
+}
+
 /// Where progress is told.
 #[derive(Debug, Clone)]
-pub(crate) enum Progress {
-    /// A terminal: bars that redraw themselves, on stderr.
-    Terminal(MultiProgress),
-    /// A log: lines that stay.
-    Lines,
+pub(crate) struct Progress {
+    /// Bars that redraw themselves, if stderr is a terminal.
+    bars: Option<MultiProgress>,
+    /// Where lines that stay go.
+    tell: fn(&str),
+    detail: Detail,
+    /// Lines of followers begin with the time since then.
+    stamp: Option<Instant>,
 }
 
 impl Progress {
-    /// As stderr is.
+    /// For someone at a terminal or a log: everything, on stderr.
     pub(crate) fn for_people() -> Self {
-        if io::stderr().is_terminal() {
-            Self::Terminal(MultiProgress::new())
-        } else {
-            Self::Lines
+        Self {
+            detail: Detail::EveryChange,
+            ..Self::telling_outcomes(talk)
         }
     }
 
-    /// A line that stays.
+    /// For a story: only what came out, on `tell`.
+    pub(crate) fn telling_outcomes(tell: fn(&str)) -> Self {
+        let bars = io::stderr().is_terminal().then(MultiProgress::new);
+        Self {
+            bars,
+            tell,
+            detail: Detail::Outcomes,
+            stamp: None,
+        }
+    }
+
+    /// Followers' lines begin with the time since `begun`.
+    pub(crate) fn with_stamp(mut self, begun: Instant) -> Self {
+        self.stamp = Some(begun);
+        self
+    }
+
+    /// A line that stays, above the bars.
     pub(crate) fn line(&self, text: &str) {
-        match self {
-            // It prints above the bars; if the terminal is gone, nobody reads it.
-            Self::Terminal(bars) => drop(bars.println(text)),
-            Self::Lines => talk(text),
+        let text = match self.stamp {
+            Some(begun) => format!("  {:>5.1} s  {text}", begun.elapsed().as_secs_f64()),
+            None => text.to_owned(),
+        };
+        match &self.bars {
+            Some(bars) => bars.suspend(|| (self.tell)(&text)),
+            None => (self.tell)(&text),
         }
     }
 }
@@ -47,7 +88,7 @@ impl Progress {
 #[derive(Debug)]
 pub(crate) struct StepLines {
     progress: Progress,
-    told: HashMap<String, StepView>,
+    told: HashMap<String, String>,
 }
 
 impl StepLines {
@@ -61,34 +102,29 @@ impl StepLines {
 
     /// Tells what changed.
     pub(crate) fn show(&mut self, job: &JobView) {
-        for step in &job.steps {
-            if step.state != "Waiting" && self.told.get(&step.name) != Some(step) {
-                if self
-                    .told
-                    .get(&step.name)
-                    .is_none_or(|told| step_line(told) != step_line(step))
-                {
-                    self.progress
-                        .line(&format!("{}: {}", job.subject, step_line(step)));
-                }
-                self.told.insert(step.name.clone(), step.clone());
+        let detail = self.progress.detail;
+        for step in job.steps.iter().filter(|step| detail.tells(step)) {
+            let line = step_line(step);
+            if self.told.get(&step.name) != Some(&line) {
+                self.progress.line(&format!("{}: {line}", job.subject));
+                self.told.insert(step.name.clone(), line);
             }
         }
     }
 }
 
 fn step_line(step: &StepView) -> String {
-    let attempt = if step.attempts > 1 {
-        format!(", attempt {}", step.attempts)
-    } else {
-        String::new()
-    };
-    let detail = if step.detail.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", step.detail)
-    };
-    format!("{} [{}{attempt}]{detail}", step.name, step.state.to_lowercase())
+    let mut line = format!("{} [{}", step.name, step.state.to_lowercase());
+    if step.attempts > 1 {
+        // Writing to a string cannot fail.
+        let _ = write!(line, ", attempt {}", step.attempts);
+    }
+    line.push(']');
+    if !step.detail.is_empty() {
+        line.push_str(": ");
+        line.push_str(&step.detail);
+    }
+    line
 }
 
 /// Tells a VM's way to protection: its states, and how far its initial sync is.
@@ -97,7 +133,7 @@ pub(crate) struct SyncProgress {
     progress: Progress,
     name: String,
     told_state: String,
-    told_percent: u64,
+    told_percent: Option<u64>,
     bar: Option<ProgressBar>,
 }
 
@@ -108,20 +144,13 @@ impl SyncProgress {
             progress,
             name: name.to_owned(),
             told_state: String::new(),
-            told_percent: 0,
+            told_percent: None,
             bar: None,
         }
     }
 
     /// Tells what changed.
     pub(crate) fn show(&mut self, vm: &VmView) {
-        let syncing =
-            matches!(vm.state.as_str(), "InitialSync" | "Resynchronizing") && vm.sync_total_bytes > 0;
-        if syncing {
-            self.show_sync(vm);
-        } else if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
         let detail = if vm.source_detail.is_empty() {
             String::new()
         } else {
@@ -132,44 +161,53 @@ impl SyncProgress {
             self.progress.line(&format!("{}: {state}", self.name));
             self.told_state = state;
         }
+        if matches!(vm.state.as_str(), "InitialSync" | "Resynchronizing") && vm.sync_total_bytes > 0 {
+            self.show_sync(vm);
+        } else {
+            self.end_bar();
+        }
     }
 
     fn show_sync(&mut self, vm: &VmView) {
-        let told = sync_line(vm);
-        match &self.progress {
-            Progress::Terminal(bars) => {
-                let bar = self.bar.get_or_insert_with(|| {
-                    bars.add(
-                        ProgressBar::new(vm.sync_total_bytes)
-                            .with_style(style())
-                            .with_prefix(self.name.clone()),
-                    )
-                });
-                bar.set_length(vm.sync_total_bytes);
-                bar.set_position(vm.sync_done_bytes.min(vm.sync_total_bytes));
-                bar.set_message(told);
-            }
-            Progress::Lines => {
-                let percent = percent(vm);
-                if percent >= self.told_percent.saturating_add(TELLING_PERCENT) || self.told_percent == 0 {
-                    self.told_percent = percent.max(1);
-                    talk(&format!("{}: synchronized {percent} %, {told}", self.name));
-                }
-            }
+        if let Some(bars) = &self.progress.bars {
+            let bar = self.bar.get_or_insert_with(|| {
+                let bar = ProgressBar::new(vm.sync_total_bytes).with_style(style());
+                bars.add(bar.with_prefix(self.name.clone()))
+            });
+            bar.set_length(vm.sync_total_bytes);
+            bar.set_position(vm.sync_done_bytes.min(vm.sync_total_bytes));
+            bar.set_message(sync_line(vm));
+            return;
+        }
+        let percent = percent(vm);
+        if self
+            .told_percent
+            .is_none_or(|told| percent >= told.saturating_add(TELLING_PERCENT))
+        {
+            self.told_percent = Some(percent);
+            self.progress.line(&format!(
+                "{}: synchronized {percent} %, {}",
+                self.name,
+                sync_line(vm)
+            ));
         }
     }
-}
 
-impl Drop for SyncProgress {
-    fn drop(&mut self) {
+    fn end_bar(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
 }
 
+impl Drop for SyncProgress {
+    fn drop(&mut self) {
+        self.end_bar();
+    }
+}
+
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix} [{bar:32}] {percent:>3} %  {msg}")
+    ProgressStyle::with_template("  {prefix:<10} [{bar:32}] {percent:>3} %  {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }
@@ -185,13 +223,9 @@ fn sync_line(vm: &VmView) -> String {
     let mut line = vm.sync_progress().unwrap_or_default();
     let rate = Duration::try_from_secs_f64(vm.sync_bytes_per_second).map_or(0, |rate| rate.as_secs());
     let left = vm.sync_total_bytes.saturating_sub(vm.sync_done_bytes);
-    if let Some(whole_seconds) = left.checked_div(rate) {
-        let seconds_left = Duration::from_secs(whole_seconds).as_secs_f64();
-        line.push_str(&format!(
-            ", {}/s, {} left",
-            format::size(rate),
-            format::seconds(seconds_left)
-        ));
+    if let Some(whole_seconds) = left.checked_div(rate).filter(|seconds| *seconds > 0) {
+        let seconds_left = format::seconds(Duration::from_secs(whole_seconds).as_secs_f64());
+        let _ = write!(line, ", {}/s, {seconds_left} left", format::size(rate));
     }
     line
 }

@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -12,10 +13,13 @@ use std::{
 };
 
 use farshore_guest::machine::SourceVm;
+use rustix::fs::statvfs;
 use tempfile::TempDir;
 
 use crate::{
+    bare_vm::{self, BareVm},
     cli::{Answer, Cli},
+    control::Control,
     daemon::Daemon,
     guests::GuestOrder,
     namespace::{Namespace, ip, names},
@@ -23,6 +27,8 @@ use crate::{
 
 /// An initial sync of a small guest, under emulation beside other tests.
 pub const SYNC: Duration = Duration::from_secs(120);
+/// Where the orchestrator of every lab is, in the west.
+pub const ORCHESTRATOR: &str = "http://10.91.0.2:7100";
 const STOP: Duration = Duration::from_secs(20);
 
 /// How a lab is set up.
@@ -32,6 +38,8 @@ pub struct LabOptions {
     pub bandwidth: Option<String>,
     /// The time between cycles, as YAML says it.
     pub interval: String,
+    /// The room of the west's vault, as `mount` says it; `None` is as much as the machine has.
+    pub vault_room: Option<String>,
 }
 
 impl Default for LabOptions {
@@ -39,6 +47,7 @@ impl Default for LabOptions {
         Self {
             bandwidth: None,
             interval: "1s".to_owned(),
+            vault_room: None,
         }
     }
 }
@@ -55,9 +64,11 @@ pub struct Lab {
     /// The command line.
     pub cli: Cli,
     guests: Vec<(GuestOrder, SourceVm)>,
+    bare: Vec<BareVm>,
     options: LabOptions,
     east_namespace: Namespace,
     west_namespace: Namespace,
+    vault_mount: Option<RoomLimit>,
     directory: TempDir,
     /// Dropped last: guests of one lab at a time share the processors.
     _turn: MutexGuard<'static, ()>,
@@ -77,20 +88,26 @@ impl Lab {
         let (east_namespace, west_namespace) = sites(&id);
         let path = directory.path().to_owned();
         write_configurations(&path);
+        let vault_mount = options
+            .vault_room
+            .as_ref()
+            .map(|room| RoomLimit::mount(&path.join("west/vault"), room));
         let west_name = west_namespace.name().to_owned();
         let orchestrator = Daemon::start("orchestrator", &path.join("o.yaml"), &west_name);
         let west = Daemon::start("replicator", &path.join("w.yaml"), &west_name);
         let east = Daemon::start("replicator", &path.join("e.yaml"), east_namespace.name());
-        let cli = Cli::new(&west_name, "http://10.91.0.2:7100");
+        let cli = Cli::new(&west_name, ORCHESTRATOR);
         let lab = Self {
             orchestrator,
             east,
             west,
             cli,
             guests: Vec::new(),
+            bare: Vec::new(),
             options,
             east_namespace,
             west_namespace,
+            vault_mount,
             directory,
             _turn: turn,
         };
@@ -115,6 +132,51 @@ impl Lab {
         self.guests.iter().find(|(order, _)| order.name == name).unwrap()
     }
 
+    /// Starts a VM without a guest, with a raw disk of this many MiB and a small qcow2 one.
+    pub fn start_bare(&mut self, name: &str, root_mib: u64) -> &BareVm {
+        let vm = BareVm::with_disks(&self.vms(), name, root_mib);
+        self.adopt_bare(vm)
+    }
+
+    /// Takes a VM without a guest over, to be ended with the lab.
+    pub fn adopt_bare(&mut self, vm: BareVm) -> &BareVm {
+        self.bare.push(vm);
+        &self.bare[self.bare.len() - 1]
+    }
+
+    /// The VM without a guest of this name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn bare(&self, name: &str) -> &BareVm {
+        self.bare.iter().find(|vm| vm.name() == name).unwrap()
+    }
+
+    /// Protects VMs without a guest; does not wait.
+    #[must_use]
+    pub fn protect_bare(&self, names: &[&str]) -> Answer {
+        let document = |name: &&str| bare_vm::document(name, &self.bare(name).monitor());
+        let documents: Vec<String> = names.iter().map(document).collect();
+        self.apply(&documents.join("---\n"))
+    }
+
+    /// The directory of VMs that a test starts itself.
+    #[must_use]
+    pub fn vms(&self) -> PathBuf {
+        let directory = self.path("vms");
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    /// Leaves the west's vault this much room beside what it holds.
+    ///
+    /// # Panics
+    /// When the lab was set up without `vault_room`.
+    pub fn leave_vault_room(&self, bytes: u64) {
+        self.vault_mount.as_ref().unwrap().leave(bytes);
+    }
+
     /// Protects guests; does not wait.
     #[must_use]
     pub fn protect(&self, names: &[&str]) -> Answer {
@@ -137,6 +199,12 @@ impl Lab {
         let (order, vm) = self.guest(name);
         let monitor = vm.request().monitors[0].display().to_string();
         vm_document(name, &monitor, &order.mac())
+    }
+
+    /// The orchestrator's API.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control::new(self.west_network(), ORCHESTRATOR)
     }
 
     /// A path in the lab's directory.
@@ -166,11 +234,9 @@ impl Lab {
     /// Namespaces that recovered VMs of this lab run in.
     #[must_use]
     pub fn bubbles(&self) -> Vec<String> {
-        let mine = |name: &String| {
-            self.guests
-                .iter()
-                .any(|(order, _)| name.starts_with(&format!("fs-{}-", order.name)))
-        };
+        let guests = self.guests.iter().map(|(order, _)| order.name.as_str());
+        let vms: Vec<&str> = guests.chain(self.bare.iter().map(BareVm::name)).collect();
+        let mine = |name: &String| vms.iter().any(|vm| name.starts_with(&format!("fs-{vm}-")));
         names().into_iter().filter(mine).collect()
     }
 
@@ -182,6 +248,7 @@ impl Lab {
             .iter()
             .filter_map(|daemon| daemon.pid())
             .chain(self.guests.iter().map(|(_, vm)| vm.pid()))
+            .chain(self.bare.iter().map(BareVm::pid))
             .collect();
         processes_naming(self.directory.path())
             .into_iter()
@@ -221,9 +288,7 @@ impl Drop for Lab {
         }
         // Recovered VMs and exports outlive their replicator by design, and so would outlive the lab.
         for bubble in self.bubbles() {
-            let _ = std::process::Command::new("ip")
-                .args(["netns", "delete", &bubble])
-                .output();
+            let _ = Command::new("ip").args(["netns", "delete", &bubble]).output();
         }
         let daemons = [self.orchestrator.pid(), self.east.pid(), self.west.pid()];
         for (pid, _) in processes_naming(self.directory.path()) {
@@ -234,6 +299,54 @@ impl Drop for Lab {
             }
         }
     }
+}
+
+/// A file system of its own, in memory, with a limited room. It goes with the value.
+#[derive(Debug)]
+struct RoomLimit {
+    directory: PathBuf,
+}
+
+impl RoomLimit {
+    fn mount(directory: &Path, room: &str) -> Self {
+        fs::create_dir_all(directory).unwrap();
+        let target = directory.to_str().unwrap();
+        mount(&[
+            "-t",
+            "tmpfs",
+            "-o",
+            &format!("size={room}"),
+            "farshore-test",
+            target,
+        ]);
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
+    fn leave(&self, bytes: u64) {
+        let now = statvfs(&self.directory).unwrap();
+        let used = (now.f_blocks - now.f_bfree) * now.f_frsize;
+        let target = self.directory.to_str().unwrap();
+        mount(&["-o", &format!("remount,size={}", used + bytes), target]);
+    }
+}
+
+impl Drop for RoomLimit {
+    fn drop(&mut self) {
+        // Lazily: whoever still has a file of it open keeps it until then.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.directory).output();
+    }
+}
+
+fn mount(arguments: &[&str]) {
+    let output = Command::new("mount").args(arguments).output().unwrap();
+    assert!(
+        output.status.success(),
+        "mount {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// The declaration of a VM with the guests' two disks.

@@ -8,7 +8,9 @@
     reason = "a harness fails its test by panicking, with the place where it did"
 )]
 
+pub mod bare_vm;
 pub mod cli;
+pub mod control;
 pub mod daemon;
 pub mod eventually;
 pub mod guests;

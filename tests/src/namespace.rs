@@ -1,6 +1,8 @@
 //! Network namespaces of a lab, made and removed with `ip`.
 
-use std::process::Command;
+use std::{fs::File, os::fd::AsFd, panic::resume_unwind, process::Command, thread};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// A namespace that goes with the value.
 #[derive(Debug)]
@@ -51,6 +53,21 @@ pub fn ip(arguments: &[&str]) {
         arguments.join(" "),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Does something inside a namespace, on a thread of its own: that one changes its namespace, and ends with it.
+///
+/// # Panics
+/// When there is no such namespace, or what is done panics.
+pub fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(format!("/run/netns/{name}")).unwrap();
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
 }
 
 /// Every network namespace that has a name.

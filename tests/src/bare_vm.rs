@@ -1,0 +1,265 @@
+//! VMs without a guest: a QEMU that boots nothing and takes no processor time, whose disk the test writes through the
+//! monitor. Where no guest has to be judged they start in a tenth of a second.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use farshore_qmp::{ConnectOptions, Monitor, Version};
+use serde_json::{Value, json};
+
+use crate::eventually;
+
+const START: Duration = Duration::from_secs(20);
+const MIB: u64 = 1024 * 1024;
+
+/// A QEMU without a guest. It goes with the value.
+#[derive(Debug)]
+pub struct BareVm {
+    name: String,
+    directory: PathBuf,
+    child: Child,
+}
+
+impl BareVm {
+    /// Starts it with one processor, 32 MiB, and what `arguments` say.
+    ///
+    /// # Panics
+    /// When QEMU refuses.
+    #[must_use]
+    pub fn start(directory: &Path, name: &str, arguments: &[String]) -> Self {
+        let monitor = |role: &str| {
+            format!(
+                "unix:{},server=on,wait=off",
+                directory.join(format!("{name}.{role}")).display()
+            )
+        };
+        let log = fs::File::create(directory.join(format!("{name}.log"))).unwrap();
+        let child = Command::new("qemu-system-x86_64")
+            .args([
+                "-name", name, "-machine", "pc", "-accel", "tcg", "-m", "32", "-smp", "1",
+            ])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .args(["-qmp", &monitor("qmp"), "-qmp", &monitor("spare")])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut vm = Self {
+            name: name.to_owned(),
+            directory: directory.to_owned(),
+            child,
+        };
+        eventually(START, "the monitors listen", || {
+            let ended = vm.child.try_wait().unwrap();
+            let log = || fs::read_to_string(vm.directory.join(format!("{}.log", vm.name)));
+            assert!(ended.is_none(), "QEMU ended: {:?}", log());
+            (vm.monitor().exists() && vm.spare_monitor().exists()).then_some(())
+        });
+        vm
+    }
+
+    /// Starts it with the two disks of its declaration: a raw one and a qcow2 one, both empty.
+    #[must_use]
+    pub fn with_disks(directory: &Path, name: &str, root_mib: u64) -> Self {
+        let root = raw_disk(directory, name, root_mib);
+        let data = qcow2_disk(directory, name, 8);
+        Self::start(
+            directory,
+            name,
+            &[
+                virtio_disk("root", "raw", &root, ""),
+                virtio_disk("data", "qcow2", &data, ""),
+            ]
+            .concat(),
+        )
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The monitor that is Farshore's.
+    #[must_use]
+    pub fn monitor(&self) -> PathBuf {
+        self.directory.join(format!("{}.qmp", self.name))
+    }
+
+    /// The file of its raw disk.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.directory.join(format!("{}-root.raw", self.name))
+    }
+
+    /// The number of its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill9(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for monitor in [self.monitor(), self.spare_monitor()] {
+            // The next one of this name makes its own.
+            let _ = fs::remove_file(monitor);
+        }
+    }
+
+    /// Writes to its disk as its guest would: through the device.
+    ///
+    /// # Panics
+    /// When QEMU refuses it.
+    pub fn write(&self, device: &str, pattern: u8, offset: u64, length: u64) {
+        let backend = format!("/machine/peripheral/{device}/virtio-backend");
+        let line = format!("qemu-io -d {backend} \"write -P {pattern} {offset} {length}\"");
+        let answer = self.ask("human-monitor-command", json!({"command-line": line}));
+        assert!(!answer.to_string().contains("rror"), "{line}: {answer}");
+    }
+
+    /// QEMU's version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.at_monitor(async |monitor| monitor.version())
+    }
+
+    /// Everything of Farshore that is at the VM: block nodes, bitmaps, exports, jobs, and the NBD server.
+    #[must_use]
+    pub fn traces(&self) -> Vec<String> {
+        let nodes = self.ask("query-named-block-nodes", json!({"flat": true}));
+        let mut traces = Vec::new();
+        for node in nodes.as_array().unwrap() {
+            let bitmaps = node["dirty-bitmaps"].as_array().into_iter().flatten();
+            let names = bitmaps.map(|bitmap| &bitmap["name"]).chain([&node["node-name"]]);
+            traces.extend(
+                names
+                    .filter_map(Value::as_str)
+                    .filter(|name| is_ours(name))
+                    .map(str::to_owned),
+            );
+        }
+        for (command, key) in [("query-block-exports", "id"), ("query-jobs", "id")] {
+            let listed = self.ask(command, Value::Null);
+            let ids = listed.as_array().unwrap().iter().map(|one| one[key].to_string());
+            traces.extend(ids);
+        }
+        // Two can not run at once, so that one of ours would refuse this one.
+        let path = self.directory.join(format!("{}.probe", self.name));
+        let address = json!({"addr": {"type": "unix", "data": {"path": path}}});
+        match self.try_ask("nbd-server-start", address) {
+            Ok(_) => drop(self.ask("nbd-server-stop", Value::Null)),
+            Err(refused) => traces.push(refused),
+        }
+        traces
+    }
+
+    /// Runs a QMP command through a monitor that Farshore does not know.
+    ///
+    /// # Panics
+    /// When QEMU refuses it.
+    #[must_use]
+    pub fn ask(&self, command: &str, arguments: Value) -> Value {
+        self.try_ask(command, arguments)
+            .unwrap_or_else(|refused| panic!("{refused}"))
+    }
+
+    fn try_ask(&self, command: &str, arguments: Value) -> Result<Value, String> {
+        self.at_monitor(async |monitor| {
+            let answer = monitor.execute(command, arguments.clone()).await;
+            answer.map_err(|error| error.to_string())
+        })
+    }
+
+    fn at_monitor<T>(&self, ask: impl AsyncFn(Monitor) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let options = ConnectOptions::default();
+            ask(Monitor::connect(&self.spare_monitor(), options).await.unwrap()).await
+        })
+    }
+
+    fn spare_monitor(&self) -> PathBuf {
+        self.directory.join(format!("{}.spare", self.name))
+    }
+}
+
+impl Drop for BareVm {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with("fs-") || name.starts_with("farshore.")
+}
+
+/// An empty raw disk image.
+#[must_use]
+pub fn raw_disk(directory: &Path, name: &str, mib: u64) -> PathBuf {
+    let path = directory.join(format!("{name}-root.raw"));
+    fs::File::create(&path).unwrap().set_len(mib * MIB).unwrap();
+    path
+}
+
+/// An empty qcow2 disk image.
+#[must_use]
+pub fn qcow2_disk(directory: &Path, name: &str, mib: u64) -> PathBuf {
+    image(directory, name, "qcow2", mib)
+}
+
+/// An empty disk image of any format that `qemu-img` knows.
+///
+/// # Panics
+/// When `qemu-img` refuses.
+#[must_use]
+pub fn image(directory: &Path, name: &str, format: &str, mib: u64) -> PathBuf {
+    let path = directory.join(format!("{name}-data.{format}"));
+    let output = Command::new("qemu-img")
+        .args(["create", "-q", "-f", format])
+        .arg(&path)
+        .arg(format!("{mib}M"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    path
+}
+
+/// The arguments of a disk whose node is `node` and whose device is `vdNODE`.
+#[must_use]
+pub fn virtio_disk(node: &str, format: &str, path: &Path, more: &str) -> Vec<String> {
+    let file = format!("file.driver=file,file.filename={}", path.display());
+    vec![
+        "-blockdev".to_owned(),
+        format!("driver={format},node-name={node},{file}"),
+        "-device".to_owned(),
+        format!("virtio-blk-pci,id=vd{node},drive={node}{more}"),
+    ]
+}
+
+/// The declaration of a bare VM that has a monitor at `monitor`.
+#[must_use]
+pub fn document(name: &str, monitor: &Path) -> String {
+    let monitor = monitor.display();
+    format!(
+        "apiVersion: farshore/v1\nkind: ProtectedVm\nmetadata: {{name: {name}}}\nspec:\n  policy: gold\n  \
+         source: {{site: east, monitor: {monitor}}}\n  target: {{site: west}}\n  machine:\n    processors: 1\n    \
+         memory: 32MiB\n    firmware: bios\n    machineType: pc\n    disks:\n    \
+         - {{name: root, device: vdroot}}\n    - {{name: data, device: vddata}}\n    nics: []\n"
+    )
+}

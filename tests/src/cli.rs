@@ -84,7 +84,7 @@ impl Cli {
     #[must_use]
     pub fn vm(&self, name: &str) -> Option<Value> {
         let answer = self.run(&["get", "vms", name, "-o", "json"]);
-        (answer.status == 0).then(|| single(answer.json()))
+        (answer.status == 0).then(|| answer.json())
     }
 
     /// Waits until the VM is in `state`.
@@ -121,23 +121,20 @@ impl Cli {
         self.vm(name).and_then(|vm| vm["points"].as_u64()).unwrap_or(0)
     }
 
+    /// The sequence of the newest point: `latest` may be another one at each command.
+    ///
+    /// # Panics
+    /// When there is no point.
+    #[must_use]
+    pub fn newest(&self, name: &str) -> String {
+        let vm = self.vm(name).unwrap();
+        vm["newestPoint"]["sequence"].as_u64().unwrap().to_string()
+    }
+
     /// Waits for at least `count` points.
     pub fn points_at_least(&self, name: &str, count: u64, patience: Duration) -> Value {
         self.vm_when(name, &format!("{count} points"), patience, |vm| {
             vm["points"].as_u64().is_some_and(|points| points >= count)
         })
-    }
-}
-
-/// A named object may come alone or as a list of one.
-fn single(value: Value) -> Value {
-    match value {
-        Value::Array(mut list) if list.len() == 1 => list.remove(0),
-        other @ (Value::Array(_)
-        | Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::String(_)
-        | Value::Object(_)) => other,
     }
 }

@@ -32,7 +32,7 @@ fn halfway() -> Lab {
     });
     let _ = lab.protect(&["db"]).done();
     lab.cli.vm_when("db", "the middle of the sync", SYNC, |vm| {
-        vm["state"] == "initial-sync" && done(vm) > 20 * MIB
+        vm["state"] == "InitialSync" && done(vm) > 20 * MIB
     });
     lab
 }
@@ -43,21 +43,27 @@ fn done(vm: &Value) -> u64 {
 
 fn ends_well(lab: &Lab, kept_at_least: u64) {
     let resumed = lab.cli.vm_when("db", "the sync goes on", SYNC, |vm| {
-        vm["state"] != "initial-sync" || done(vm) > 0
+        vm["state"] != "InitialSync" || done(vm) > 0
     });
-    if resumed["state"] == "initial-sync" {
+    if resumed["state"] == "InitialSync" {
         assert!(
             done(&resumed) >= kept_at_least,
             "only {} bytes were kept",
             done(&resumed)
         );
     }
-    lab.cli.vm_in("db", "protected", SYNC);
+    lab.cli.vm_in("db", "Protected", SYNC);
     let guest = &lab.guest("db").1;
     let acknowledged = guest.testimony().unwrap().acknowledged;
     let points = lab.cli.points("db");
     lab.cli.points_at_least("db", points + 2, Duration::from_secs(90));
-    let judgement = judge_point(&lab.vault(), "db", "latest", &lab.path(""), acknowledged);
+    let judgement = judge_point(
+        &lab.vault(),
+        "db",
+        &lab.cli.newest("db"),
+        &lab.path(""),
+        acknowledged,
+    );
     assert!(
         judgement.is_exact_instant() && judgement.lost_nothing(),
         "{}",

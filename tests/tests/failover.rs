@@ -15,11 +15,6 @@ use farshore_tests::{
     guests::{BOOT, GuestOrder, reaches, status_from},
     lab::{LabOptions, SYNC},
 };
-use serde_json::Value;
-
-fn named(answer: Value) -> Value {
-    answer.as_array().map_or(answer.clone(), |list| list[0].clone())
-}
 
 /// Gives the bubble's bridge an address from which the harness can talk to the recovered VM.
 fn enter(bubble: &str) {
@@ -31,7 +26,7 @@ fn two_protected() -> Lab {
     lab.start_guest(GuestOrder::small("db", 11));
     lab.start_guest(GuestOrder::small("web", 12));
     let _ = lab.protect(&["db"]).done();
-    lab.cli.vm_in("db", "protected", SYNC);
+    lab.cli.vm_in("db", "Protected", SYNC);
     lab
 }
 
@@ -50,7 +45,7 @@ fn a_test_failover_is_isolated_and_leaves_nothing_behind() {
             .json(),
     );
     let name = test["name"].as_str().unwrap().to_owned();
-    assert_eq!(test["state"], "running", "{test:#}");
+    assert_eq!(test["state"], "Running", "{test:#}");
     let bubble = test["recovered"]["namespace"].as_str().unwrap().to_owned();
     assert_eq!(lab.bubbles(), std::slice::from_ref(&bubble));
     enter(&bubble);
@@ -81,8 +76,8 @@ fn a_test_failover_is_isolated_and_leaves_nothing_behind() {
                 .done()
                 .json(),
         );
-        assert_ne!(test["state"], "failed", "{test:#}");
-        (test["state"] == "cleaned" && test["notes"] == "it booted").then_some(())
+        assert_ne!(test["state"], "Failed", "{test:#}");
+        (test["state"] == "Cleaned" && test["notes"] == "it booted").then_some(())
     });
     assert!(lab.bubbles().is_empty(), "{:?}", lab.bubbles());
     assert!(lab.strangers().is_empty(), "{:?}", lab.strangers());
@@ -105,7 +100,7 @@ fn after_a_disaster_the_vm_runs_at_the_far_shore_and_the_old_site_is_fenced() {
     let failed_over = lab.cli.run(&["failover", "unplanned", "db", "--wait"]);
     let _ = failed_over.done();
     let vm = lab.cli.vm("db").unwrap();
-    assert_eq!(vm["failover"], "failed-over", "{vm:#}");
+    assert_eq!(vm["failover"], "FailedOver", "{vm:#}");
     let west = lab.west_network().to_owned();
     let status = eventually(BOOT, "the VM answers at the far shore", || status_from(&west, db));
     assert!(status.boot_verdict.is_clean(), "{:?}", status.boot_verdict);
@@ -131,7 +126,7 @@ fn the_old_site_returns_and_is_fenced(lab: &mut Lab) {
     let vm = lab
         .cli
         .vm_when("db", "the old source is fenced", Duration::from_secs(60), |vm| {
-            vm["sourcePhase"] == "fenced"
+            vm["sourcePhase"] == "Fenced"
         });
     assert!(vm["sourceDetail"].as_str().unwrap().contains("epoch"), "{vm:#}");
     assert_eq!(lab.cli.points("db"), points, "nothing of the old source landed");
@@ -151,7 +146,7 @@ fn the_target_replicator_dies_under_the_recovered_vm(lab: &mut Lab, west: &str, 
         "db",
         "the recovered VM is adopted",
         Duration::from_secs(60),
-        |vm| vm["recovered"]["condition"] == "running",
+        |vm| vm["recovered"]["condition"] == "Running",
     );
     let adopted = eventually(Duration::from_secs(30), "the VM writes on", || {
         status_from(west, db).filter(|status| status.last_b > later.last_b + 100)

@@ -33,10 +33,9 @@ fn a_running_vm_becomes_protected_and_every_point_is_an_instant_of_its_disks() {
     let mut lab = Lab::start(LabOptions::default());
     lab.start_guest(GuestOrder::small("db", 11));
     let applied = lab.protect(&["db"]).done().json();
-    let job = applied[0]["job"].as_str().unwrap().to_owned();
-    lab.cli.vm_in("db", "protected", SYNC);
+    let job = applied["items"][0]["job"].as_str().unwrap().to_owned();
+    lab.cli.vm_in("db", "Protected", SYNC);
     let job = lab.cli.run(&["get", "jobs", &job, "-o", "json"]).done().json();
-    let job = job.as_array().map_or(job.clone(), |list| list[0].clone());
     let steps: Vec<_> = job["steps"]
         .as_array()
         .unwrap()
@@ -44,13 +43,14 @@ fn a_running_vm_becomes_protected_and_every_point_is_an_instant_of_its_disks() {
         .map(|step| &step["name"])
         .collect();
     assert_eq!(steps, STEPS);
-    assert_eq!(job["state"], "succeeded");
+    assert_eq!(job["state"], "Succeeded");
 
     lab.cli.points_at_least("db", 4, Duration::from_secs(60));
     let guest = &lab.guest("db").1;
     let before = guest.testimony().unwrap().acknowledged;
     // Points that were sealed before the witness was asked hold at least what an earlier testimony says of them.
-    for point in ["1", "2", "4", "latest"] {
+    let newest = lab.cli.newest("db");
+    for point in ["1", "2", "4", &newest] {
         let judgement = judge_point(&lab.vault(), "db", point, &lab.path(""), before);
         assert!(
             judgement.is_exact_instant(),
@@ -61,7 +61,13 @@ fn a_running_vm_becomes_protected_and_every_point_is_an_instant_of_its_disks() {
     let acknowledged = guest.testimony().unwrap().acknowledged;
     let points = lab.cli.points("db");
     lab.cli.points_at_least("db", points + 2, Duration::from_secs(60));
-    let judgement = judge_point(&lab.vault(), "db", "latest", &lab.path(""), acknowledged);
+    let judgement = judge_point(
+        &lab.vault(),
+        "db",
+        &lab.cli.newest("db"),
+        &lab.path(""),
+        acknowledged,
+    );
     assert!(
         judgement.is_exact_instant() && judgement.lost_nothing(),
         "{}",
@@ -154,7 +160,10 @@ fn the_mobility_service_leaves_without_a_trace(lab: &Lab) {
     let _ = lab.cli.run(&["delete", "vm", "db"]).done();
     eventually(Duration::from_secs(30), "the VM is no longer declared", || {
         let answer = lab.cli.run(&["get", "vms", "-o", "json"]).done().json();
-        answer.as_array().is_some_and(Vec::is_empty).then_some(())
+        answer["items"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+            .then_some(())
     });
     let guest = &lab.guest("db").1;
     let spare = &guest.request().monitors[1];

@@ -1,0 +1,415 @@
+//! How long a cycle of two disks with little to send takes, and how long it holds the guest's writes.
+//!
+//! A guest of `farshore-guest` (root: qcow2, data: raw) writes a few records a second; two replicator processes
+//! protect it. Whole cycles are counted: looking for changes, the instant, reading, sending, the durable
+//! acknowledgement, the seal and the way back. A second, shorter run has a tap on the monitor, because the
+//! replicator's own figure counts the instant alone, and every command may hold the guest's writes while QEMU
+//! works on it.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    reason = "a bench prints its table; its figures are for people"
+)]
+
+mod conductor;
+mod figures;
+mod monitor_tap;
+mod process;
+mod two_sites;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use farshore_guest::{
+    image::{GuestImage, ImageRequest, WorkloadExecutable},
+    machine::{CacheMode, SourceVm, SourceVmRequest},
+};
+use farshore_proto::v1;
+use farshore_tests::{daemon::binary, guests::BOOT};
+
+use figures::{Samples, Table, Target};
+use monitor_tap::{MonitorTap, Timed};
+use process::peak_resident_bytes;
+use two_sites::{ProtectedVm, SOURCE, TARGET, TwoSites, VmToProtect};
+
+const CYCLE: Target = Target(60.0);
+const HOLD_WITHOUT_CACHE: Target = Target(10.0);
+/// Longer than the 200 ms between two reports, so that each cycle is in a report of its own.
+const INTERVAL: Duration = Duration::from_millis(220);
+const CYCLES: usize = 120;
+const TAPPED_CYCLES: usize = 40;
+/// The first cycles still carry what the boot and the sync left.
+const WARM_UP_CYCLES: u64 = 5;
+/// Little to send: about five records a cycle and disk.
+const RECORDS_PER_SECOND: u32 = 20;
+const CYCLES_PATIENCE: Duration = Duration::from_secs(120);
+const END: Duration = Duration::from_secs(10);
+
+/// What cycles of one cache mode cost.
+struct Measured {
+    shown: &'static str,
+    hold_target: Option<Target>,
+    cycles: Samples,
+    holds: Samples,
+    changed_kib: Samples,
+    phases: Phases,
+    tapped: Tapped,
+    peak_mib: u64,
+}
+
+/// Means of the replicator's own histogram, in milliseconds.
+struct Phases {
+    send: f64,
+    seal: f64,
+    failed: f64,
+}
+
+/// What the tap saw.
+#[derive(Default)]
+struct Tapped {
+    /// The longest command of each cycle, in milliseconds.
+    longest: Samples,
+    commands: Samples,
+    together: Samples,
+    /// Of all cycles.
+    slowest: String,
+}
+
+/// A guest that ends with the value.
+struct Guest(SourceVm);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill9(END);
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(measure())
+}
+
+async fn measure() -> anyhow::Result<()> {
+    let directory = tempfile::Builder::new().prefix("fsb").tempdir()?;
+    let modes = [
+        ("none", CacheMode::None, Some(HOLD_WITHOUT_CACHE)),
+        ("writeback", CacheMode::Writeback, None),
+    ];
+    let mut measured = Vec::new();
+    for (shown, cache, hold_target) in modes {
+        let place = directory.path().join(shown);
+        fs::create_dir(&place)?;
+        measured.push(measure_mode(&place, shown, cache, hold_target).await?);
+    }
+    cycle_table(directory.path(), &measured);
+    hold_table(directory.path(), &measured);
+    Ok(())
+}
+
+async fn measure_mode(
+    directory: &Path,
+    shown: &'static str,
+    cache: CacheMode,
+    hold_target: Option<Target>,
+) -> anyhow::Result<Measured> {
+    let guest = start_guest(directory, cache)?;
+    let sites = TwoSites::start().await?;
+    let [monitor, spare] = guest.0.request().monitors.as_slice() else {
+        anyhow::bail!("the guest has two monitors");
+    };
+    let protected = sites.protect(&vm(monitor.clone())).await?;
+    let mut measured = Measured {
+        shown,
+        hold_target,
+        cycles: Samples::default(),
+        holds: Samples::default(),
+        changed_kib: Samples::default(),
+        phases: Phases {
+            send: f64::NAN,
+            seal: f64::NAN,
+            failed: 0.0,
+        },
+        tapped: Tapped::default(),
+        peak_mib: 0,
+    };
+    let began_at = after(&sites, &protected, WARM_UP_CYCLES).await?;
+    let before = sites.source_metrics().await?;
+    sample(&sites, &protected, began_at, &mut measured).await?;
+    let after_all = sites.source_metrics().await?;
+    measured.phases = Phases::between(&before, &after_all)?;
+    sites.release(&protected).await?;
+
+    let tap = MonitorTap::start(sites.path("tap.qmp"), spare)?;
+    let protected = sites.protect(&vm(tap.path.clone())).await?;
+    measured.tapped = tapped(&sites, &protected, &tap).await?;
+    sites.release(&protected).await?;
+    let peaks = [sites.source.pid(), sites.target.pid()].map(peak_resident_bytes);
+    for peak in peaks {
+        measured.peak_mib = measured.peak_mib.max(peak? >> 20);
+    }
+    let testimony = guest.0.testimony()?;
+    ensure!(
+        testimony.errors.is_empty(),
+        "the guest had errors: {:?}",
+        testimony.errors
+    );
+    Ok(measured)
+}
+
+fn start_guest(directory: &Path, cache: CacheMode) -> anyhow::Result<Guest> {
+    let workload = WorkloadExecutable {
+        path: binary(),
+        leading_arguments: vec!["guest-workload".into()],
+    };
+    let mut image = ImageRequest::small(directory, "db", workload);
+    image.root_bytes = 512 << 20;
+    image.data_bytes = 256 << 20;
+    image.records_per_second = RECORDS_PER_SECOND;
+    image.journal_records_per_second = 1;
+    let disks = GuestImage::build(&image)?;
+    let mut request = SourceVmRequest::small(directory, "db", &disks);
+    request.cache = cache;
+    let guest = Guest(SourceVm::start(request)?);
+    let verdict = guest.0.wait_for_boot(BOOT)?;
+    ensure!(verdict.is_clean(), "the guest did not boot well: {verdict:?}");
+    Ok(guest)
+}
+
+fn vm(monitor: PathBuf) -> VmToProtect {
+    let disk = |name: &str| v1::Disk {
+        name: name.to_owned(),
+        device: format!("vd{name}"),
+        bus: "virtioBlk".to_owned(),
+    };
+    VmToProtect {
+        machine: v1::Machine {
+            vm: "db".to_owned(),
+            uuid: String::new(),
+            processors: 1,
+            memory_bytes: 256 << 20,
+            firmware: "bios".to_owned(),
+            machine_type: "pc".to_owned(),
+            disks: vec![disk("root"), disk("data")],
+            nics: Vec::new(),
+        },
+        monitor,
+        interval: INTERVAL,
+    }
+}
+
+/// The source's present status of this chain, of a report in which `wanted` is true of it.
+async fn status_when(
+    sites: &TwoSites,
+    vm: &ProtectedVm,
+    mut wanted: impl FnMut(&v1::SourceStatus) -> bool,
+) -> anyhow::Result<v1::SourceStatus> {
+    let find = |report: &v1::Report| {
+        let source = report.sources.iter().find(|source| source.chain == vm.chain);
+        source.cloned()
+    };
+    let mut reports = sites.conductor.reports(SOURCE)?;
+    let reached = reports.wait_for(|report| find(report).is_some_and(|status| wanted(&status)));
+    let reached = tokio::time::timeout(CYCLES_PATIENCE, reached).await;
+    let report = reached.context("cycles stopped")??;
+    find(&report).context("the report lost the chain")
+}
+
+fn newest(status: &v1::SourceStatus) -> u64 {
+    status.newest.as_ref().map_or(0, |point| point.sequence)
+}
+
+/// Waits for so many more points than there are now.
+async fn after(sites: &TwoSites, vm: &ProtectedVm, points: u64) -> anyhow::Result<u64> {
+    let now = newest(&status_when(sites, vm, |_| true).await?);
+    let status = status_when(sites, vm, |status| newest(status) >= now + points).await?;
+    Ok(newest(&status))
+}
+
+/// Every cycle as the source reports it.
+async fn sample(
+    sites: &TwoSites,
+    vm: &ProtectedVm,
+    began_at: u64,
+    measured: &mut Measured,
+) -> anyhow::Result<()> {
+    let mut last = began_at;
+    while measured.cycles.count() < CYCLES {
+        let status = status_when(sites, vm, |status| newest(status) > last).await?;
+        last = newest(&status);
+        let cycle = status.last_cycle.context("a point without a cycle")?;
+        let hold = status.last_hold.context("a point without a hold")?;
+        measured.cycles.add_milliseconds(cycle.try_into()?);
+        measured.holds.add_milliseconds(hold.try_into()?);
+        if let Some(changed) = changed_bytes(sites, vm)? {
+            measured.changed_kib.add(changed as f64 / 1024.0);
+        }
+    }
+    Ok(())
+}
+
+fn changed_bytes(sites: &TwoSites, vm: &ProtectedVm) -> anyhow::Result<Option<u64>> {
+    let report = sites.conductor.reports(TARGET)?;
+    let report = report.borrow();
+    let target = report.targets.iter().find(|target| target.chain == vm.chain);
+    let newest = target.and_then(|target| target.newest.as_ref());
+    Ok(newest.map(|point| point.changed_bytes))
+}
+
+/// Every command of some cycles.
+async fn tapped(sites: &TwoSites, vm: &ProtectedVm, tap: &MonitorTap) -> anyhow::Result<Tapped> {
+    after(sites, vm, WARM_UP_CYCLES).await?;
+    tap.take();
+    let mut tapped = Tapped::default();
+    after(sites, vm, u64::try_from(TAPPED_CYCLES)?).await?;
+    let seen = tap.take();
+    let mut slowest = Duration::ZERO;
+    for cycle in cycles(&seen) {
+        let Some(longest) = cycle.iter().max_by_key(|timed| timed.took) else {
+            continue;
+        };
+        tapped.longest.add_milliseconds(longest.took);
+        tapped.commands.add(cycle.len() as f64);
+        let together = cycle.iter().map(|timed| timed.took).sum();
+        tapped.together.add_milliseconds(together);
+        if longest.took > slowest {
+            slowest = longest.took;
+            tapped.slowest = longest.command.clone();
+        }
+    }
+    Ok(tapped)
+}
+
+/// Commands from one instant to the one before the next. Each cycle switches its wrappers twice, there and back: cycles
+/// begin with every second switch; what comes before the first is left out, and so is the last.
+fn cycles(seen: &[Timed]) -> impl Iterator<Item = &[Timed]> {
+    let switches = seen
+        .iter()
+        .enumerate()
+        .filter(|(_, timed)| timed.command == "blockdev-reopen")
+        .map(|(place, _)| place);
+    let there: Vec<usize> = switches.step_by(2).collect();
+    let bounds: Vec<(usize, usize)> = there.iter().copied().zip(there.iter().copied().skip(1)).collect();
+    bounds.into_iter().filter_map(|(from, to)| seen.get(from..to))
+}
+
+impl Phases {
+    fn between(before: &str, after: &str) -> anyhow::Result<Self> {
+        let grown = |series: &str| -> f64 { value(after, series) - value(before, series) };
+        let mean = |phase: &str| {
+            let series = |what: &str| format!("farshore_cycle_duration_seconds_{what}{{phase=\"{phase}\"}}");
+            grown(&series("sum")) / grown(&series("count")) * 1000.0
+        };
+        let (send, seal) = (mean("send"), mean("seal"));
+        ensure!(send.is_finite() && seal.is_finite(), "the metrics show no cycles");
+        Ok(Self {
+            send,
+            seal,
+            failed: grown("farshore_cycles_total{result=\"failed\",vm=\"db\"}"),
+        })
+    }
+}
+
+/// A series' value; one that is absent has counted nothing.
+fn value(metrics: &str, series: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series));
+    line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0.0)
+}
+
+fn cycle_table(directory: &Path, measured: &[Measured]) {
+    let title = "cycle: two disks (qcow2, raw) of a guest with little to send; from looking for changes to the sealed point and back";
+    let head = [
+        "cache",
+        "cycles",
+        "failed",
+        "changed KiB",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "target p50",
+        "",
+    ];
+    let mut table = Table::new(title, &head);
+    for mode in measured {
+        table.row(&[
+            mode.shown,
+            &mode.cycles.count().to_string(),
+            &format!("{:.0}", mode.phases.failed),
+            &format!("{:.0}", mode.changed_kib.median()),
+            &format!("{:.1}", mode.cycles.median()),
+            &format!("{:.1}", mode.cycles.percentile(99)),
+            &format!("{:.1}", mode.cycles.percentile(100)),
+            &format!("< {:.0}", CYCLE.0),
+            CYCLE.verdict(mode.cycles.median()),
+        ]);
+    }
+    let notes: Vec<String> = measured
+        .iter()
+        .map(|mode| {
+            format!(
+                "{}: on average {:.1} ms to read, send and have it durable, {:.1} ms to seal; {:.0} monitor commands took \
+                 {:.1} ms together (median, with the tap). A replicator had at most {} MiB.",
+                mode.shown,
+                mode.phases.send,
+                mode.phases.seal,
+                mode.tapped.commands.median(),
+                mode.tapped.together.median(),
+                mode.peak_mib,
+            )
+        })
+        .collect();
+    table.print(directory, &notes.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+fn hold_table(directory: &Path, measured: &[Measured]) {
+    let title = "hold: how long a cycle holds the guest's writes";
+    let head = [
+        "what",
+        "cache",
+        "cycles",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "target p50",
+        "",
+    ];
+    let mut table = Table::new(title, &head);
+    for mode in measured {
+        let target = mode
+            .hold_target
+            .map_or(String::new(), |target| format!("< {:.0}", target.0));
+        for (what, samples) in [
+            ("the instant, by the replicator", &mode.holds),
+            ("longest monitor command, by the tap", &mode.tapped.longest),
+        ] {
+            let verdict = mode
+                .hold_target
+                .map_or("", |target| target.verdict(samples.median()));
+            table.row(&[
+                what,
+                mode.shown,
+                &samples.count().to_string(),
+                &format!("{:.1}", samples.median()),
+                &format!("{:.1}", samples.percentile(99)),
+                &format!("{:.1}", samples.percentile(100)),
+                &target,
+                verdict,
+            ]);
+        }
+    }
+    let notes: Vec<String> = measured
+        .iter()
+        .map(|mode| {
+            format!(
+                "{}: the longest command of all was {}.",
+                mode.shown, mode.tapped.slowest
+            )
+        })
+        .collect();
+    table.print(directory, &notes.iter().map(String::as_str).collect::<Vec<_>>());
+}

@@ -34,7 +34,11 @@ use farshore_provider::{
 use tokio::sync::Mutex;
 
 pub use self::accelerator::AcceleratorChoice;
-use self::{directory::RecoveryDirectory, network::Network, turns::Turns};
+use self::{
+    directory::RecoveryDirectory,
+    network::{Network, Place, Wanted},
+    turns::Turns,
+};
 
 /// The programs of the host that are run. Names without a slash are looked up in `PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +169,7 @@ impl Site {
     fn network<'a>(&'a self, id: &'a RecoveryId) -> Network<'a> {
         Network {
             ip: &self.tools.ip,
+            root: &self.root,
             id,
         }
     }
@@ -176,6 +181,14 @@ impl Site {
             requests.extend(self.files(&id).request()?);
         }
         Ok(requests)
+    }
+
+    /// The taps of all VMs that are known in this place.
+    fn taps_in(&self, place: &Place) -> io::Result<Vec<String>> {
+        let requests = self.requests()?;
+        let wanted = requests.iter().map(|request| Wanted::by(request, &self.root));
+        let there = wanted.filter(|wanted| wanted.place == *place);
+        Ok(there.flat_map(|wanted| wanted.taps).collect())
     }
 
     fn directory(&self) -> &Path {

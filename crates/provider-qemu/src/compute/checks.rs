@@ -10,7 +10,7 @@ use self::host::Rights;
 use super::{
     Site,
     accelerator::{self, Accelerator, AcceleratorChoice},
-    network::{Namespace, Network, Place, isolation, links::Link, look_at, missing},
+    network::{Namespace, Network, Place, claim, links::Link, look_at, missing},
     request::{Misfit, misfits_of_machine, misfits_of_network},
     tool::{self, TOOL_LIMIT},
 };
@@ -274,20 +274,20 @@ async fn bubble(site: &Site, namespace: &str) -> Check {
         Namespace::Present => {}
     }
     let remedy = "choose another name, or remove what is in it";
-    let (links, requests) = match (links(site, Some(namespace)).await, site.requests()) {
-        (Ok(links), Ok(requests)) => (links, requests),
+    let place = Place::Bubble {
+        namespace: namespace.to_owned(),
+    };
+    let (links, taps) = match (links(site, Some(namespace)).await, site.taps_in(&place)) {
+        (Ok(links), Ok(taps)) => (links, taps),
         (Err(error), _) => return Check::failed(CODE, error, remedy),
         (_, Err(error)) => return Check::failed(CODE, error.to_string(), remedy),
     };
-    let taps: Vec<_> = requests
-        .iter()
-        .flat_map(|request| super::network::Wanted::by(request, &site.root).taps)
-        .collect();
-    let ways_out = isolation::ways_out(&links, &[], &taps);
-    if ways_out.is_empty() {
-        Check::passed(CODE, format!("namespace {namespace} is there and isolated"))
-    } else {
-        Check::failed(CODE, ways_out.join("; "), remedy)
+    match claim::hindrance(&links, &site.root, &taps) {
+        None => Check::passed(
+            CODE,
+            format!("namespace {namespace} is there, ours, and isolated"),
+        ),
+        Some(why) => Check::failed(CODE, format!("namespace {namespace} is in use: {why}"), remedy),
     }
 }
 
@@ -296,6 +296,7 @@ async fn links(site: &Site, namespace: Option<&str>) -> Result<Vec<Link>, String
     let id = RecoveryId::new("check").ok_or_else(|| "`check` is no identifier".to_owned())?;
     let network = Network {
         ip: &site.tools.ip,
+        root: &site.root,
         id: &id,
     };
     network.links(namespace).await.map_err(|error| error.to_string())

@@ -10,7 +10,7 @@ use farshore_provider::{ComputeError, Leak, RecoveryId, RecoveryRequest};
 use super::{
     Site,
     directory::RecoveryDirectory,
-    network::{self, Namespace, Place, look_at, tap_prefix},
+    network::{Namespace, Place, look_at, tap_prefix},
     process,
     start::io_failed,
     stop,
@@ -50,19 +50,17 @@ async fn remove_network(
         // The request is there before the network is made and until it is gone.
         return Ok(());
     };
-    network.remove_taps(&place, &prefix).await?;
     let Some(namespace) = place.namespace() else {
+        return network.remove_taps(&place, &prefix).await;
+    };
+    if !network.is_ours(namespace).await? {
         return Ok(());
-    };
-    let is_free = match look_at(namespace) {
-        Namespace::Absent => false,
-        Namespace::Broken => true,
-        Namespace::Present => {
-            !is_shared(site, id, &place)?
-                && network.taps(Some(namespace), "").await?.is_empty()
-                && network.inhabitants(namespace).await?.is_empty()
-        }
-    };
+    }
+    network.remove_taps(&place, &prefix).await?;
+    let is_free = look_at(namespace) == Namespace::Broken
+        || (!is_shared(site, id, &place)?
+            && network.taps(Some(namespace), "").await?.is_empty()
+            && network.inhabitants(namespace).await?.is_empty());
     if is_free {
         network.remove_namespace(namespace).await?;
     }
@@ -118,15 +116,18 @@ async fn look_in_bubble(
     let Some(namespace) = place.namespace() else {
         return Ok(Vec::new());
     };
-    let mut leaks = Vec::new();
-    let found = network::look_at(namespace);
     let network = site.network(id);
+    if !network.is_ours(namespace).await? {
+        return Ok(Vec::new());
+    }
+    let mut leaks = Vec::new();
+    let found = look_at(namespace);
     if found == Namespace::Present {
         for tap in network.taps(Some(namespace), prefix).await? {
             leaks.push(leak("interface", format!("{tap} in {namespace}")));
         }
     }
-    if found == Namespace::Absent || is_shared(site, id, place)? {
+    if is_shared(site, id, place)? {
         return Ok(leaks);
     }
     leaks.push(leak("namespace", namespace.to_owned()));

@@ -4,6 +4,7 @@
 //! What is missing is found by looking, so that a first run, a repetition and a run after a crash or a reboot (which
 //! removes namespaces) are the same.
 
+pub(crate) mod claim;
 pub(crate) mod isolation;
 pub(crate) mod links;
 pub(crate) mod missing;
@@ -13,10 +14,7 @@ use std::path::{Path, PathBuf};
 use farshore_blocks::Digest;
 use farshore_provider::{ComputeError, NetworkAttachment, RecoveryId, RecoveryRequest};
 
-use self::{
-    links::{Link, Route},
-    missing::NoBridge,
-};
+use self::links::{Link, Route};
 use super::tool::{self, TOOL_LIMIT, ToolError};
 
 /// The bridge inside each bubble.
@@ -63,6 +61,8 @@ pub(crate) enum Namespace {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Network<'a> {
     pub(crate) ip: &'a Path,
+    /// The directory of all VMs.
+    pub(crate) root: &'a str,
     pub(crate) id: &'a RecoveryId,
 }
 
@@ -130,33 +130,49 @@ pub(crate) fn look_at(namespace: &str) -> Namespace {
 }
 
 impl Network<'_> {
-    /// Refuses a place that is not there and cannot be made.
-    pub(crate) async fn verify(&self, place: &Place) -> Result<(), ComputeError> {
+    /// Refuses a place that is not there and cannot be made, or that is not ours to use. `known` are the taps of all VMs
+    /// in the same place.
+    pub(crate) async fn verify(&self, place: &Place, known: &[String]) -> Result<(), ComputeError> {
         match place {
+            Place::Bubble { namespace } if look_at(namespace) == Namespace::Present => {
+                let links = self.links(Some(namespace)).await?;
+                self.refuse_hindrance(&links, namespace, known)
+            }
             Place::Bubble { .. } => Ok(()),
             Place::Bridge { bridge } => missing::bridge_among(&self.links(None).await?, bridge)
                 .map(|_bridge| ())
-                .map_err(|why| self.unfit(&why)),
+                .map_err(|why| self.unfit(why.to_string())),
         }
     }
 
-    /// Makes what is missing.
-    pub(crate) async fn lay_out(&self, wanted: &Wanted) -> Result<(), ComputeError> {
+    /// Makes what is missing. A bubble that holds anything but what is `known` is not joined: it belongs to somebody else,
+    /// or leads somewhere.
+    pub(crate) async fn lay_out(&self, wanted: &Wanted, known: &[String]) -> Result<(), ComputeError> {
         let commands = match &wanted.place {
             Place::Bubble { namespace } => {
                 self.make_namespace(namespace).await?;
                 let links = self.links(Some(namespace)).await?;
-                missing::in_bubble(&links, &wanted.taps)
+                self.refuse_hindrance(&links, namespace, known)?;
+                missing::in_bubble(&links, &claim::bridge_address(self.root), &wanted.taps)
             }
             Place::Bridge { bridge } => {
                 let links = self.links(None).await?;
-                missing::on_bridge(&links, bridge, &wanted.taps).map_err(|why| self.unfit(&why))?
+                missing::on_bridge(&links, bridge, &wanted.taps).map_err(|why| self.unfit(why.to_string()))?
             }
         };
         for command in commands {
             self.change(wanted.place.namespace(), &command).await?;
         }
         Ok(())
+    }
+
+    /// Whether the bubble is there and ours.
+    pub(crate) async fn is_ours(&self, namespace: &str) -> Result<bool, ComputeError> {
+        match look_at(namespace) {
+            Namespace::Absent => Ok(false),
+            Namespace::Broken => Ok(true),
+            Namespace::Present => Ok(claim::is_ours(&self.links(Some(namespace)).await?, self.root)),
+        }
     }
 
     /// Removes the VM's taps, wherever in the place they are; nothing if there are none.
@@ -264,10 +280,21 @@ impl Network<'_> {
         tool::run(self.ip, &all, TOOL_LIMIT).await
     }
 
-    fn unfit(&self, why: &NoBridge) -> ComputeError {
+    fn refuse_hindrance(
+        &self,
+        links: &[Link],
+        namespace: &str,
+        known: &[String],
+    ) -> Result<(), ComputeError> {
+        claim::hindrance(links, self.root, known).map_or(Ok(()), |why| {
+            Err(self.unfit(format!("namespace {namespace} is in use: {why}")))
+        })
+    }
+
+    fn unfit(&self, why: String) -> ComputeError {
         ComputeError::Unfit {
             id: self.id.clone(),
-            why: why.to_string(),
+            why,
         }
     }
 

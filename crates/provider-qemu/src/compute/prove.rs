@@ -6,7 +6,7 @@ use farshore_provider::{ComputeError, IsolationProof, RecoveryId};
 
 use super::{
     Site,
-    network::{Namespace, Place, Wanted, isolation, look_at, namespace_path},
+    network::{Namespace, Place, isolation, look_at, namespace_path},
     process,
     start::io_failed,
 };
@@ -32,15 +32,9 @@ pub(crate) async fn prove(site: &Site, id: &RecoveryId) -> Result<IsolationProof
     let network = site.network(id);
     let links = network.links(Some(namespace)).await?;
     let routes = network.routes(namespace).await?;
-    let requests = site
-        .requests()
+    let taps = site
+        .taps_in(&place)
         .map_err(failed("reading the requests of other VMs"))?;
-    let taps: Vec<_> = requests
-        .iter()
-        .map(|request| Wanted::by(request, &site.root))
-        .filter(|wanted| wanted.place == place)
-        .flat_map(|wanted| wanted.taps)
-        .collect();
     let mut ways_out = isolation::ways_out(&links, &routes, &taps);
     for hypervisor in process::find_all(&files).map_err(failed("looking for its process"))? {
         let pid = hypervisor.pid();

@@ -6,6 +6,7 @@
 use std::{io, path::Path, time::Duration};
 
 use farshore_provider::{ComputeError, RecoveredVm, RecoveryId, RecoveryRequest};
+use tokio::time::{Instant, sleep};
 
 use super::{
     Site, accelerator,
@@ -22,6 +23,12 @@ use super::{
 /// A launch takes a few hundred milliseconds and waits some seconds for a point's server.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(30);
 
+/// For going on after a failing disk: QEMU looks for a server that went away at least every 16 s.
+const RESUME_LIMIT: Duration = Duration::from_secs(30);
+
+/// A VM that still runs after this has its disks back.
+const RESUME_TRIAL: Duration = Duration::from_millis(250);
+
 /// Lays out what the VM needs.
 pub(crate) async fn prepare(site: &Site, wanted: &RecoveryRequest) -> Result<(), ComputeError> {
     let files = site.files(&wanted.id);
@@ -36,9 +43,11 @@ pub(crate) async fn prepare(site: &Site, wanted: &RecoveryRequest) -> Result<(),
         }
         Some(_) => {}
         None => {
-            site.network(&wanted.id)
-                .verify(&Place::of(&wanted.network))
-                .await?;
+            let place = Place::of(&wanted.network);
+            let known = site
+                .taps_in(&place)
+                .map_err(failed("reading the requests of other VMs"))?;
+            site.network(&wanted.id).verify(&place, &known).await?;
             files
                 .save_request(wanted)
                 .await
@@ -85,9 +94,11 @@ async fn lay_out(
         }
     }
     let _turn = site.network_turn.lock().await;
-    site.network(&request.id)
-        .lay_out(&Wanted::by(request, &site.root))
-        .await
+    let wanted = Wanted::by(request, &site.root);
+    let known = site
+        .taps_in(&wanted.place)
+        .map_err(io_failed(&request.id, "reading the requests of other VMs"))?;
+    site.network(&request.id).lay_out(&wanted, &known).await
 }
 
 async fn launch(
@@ -213,31 +224,51 @@ async fn run(
                 stop::end(files, id).await?;
                 return Err(unfit);
             }
+            control.run().await.map_err(in_control)?;
         }
-        RunState::DiskError => {}
-        RunState::Off => return Err(not_running(id, "its guest has switched itself off")),
-        RunState::Halted(status) => {
-            return Err(not_running(
-                id,
-                &format!("its status is `{status}`; resume or discard it"),
-            ));
-        }
+        RunState::DiskError => return resume(&control, id).await,
+        state @ (RunState::Off | RunState::Halted(_)) => return Err(not_running(id, &state)),
     }
-    control.run().await.map_err(in_control)?;
     match control.run_state().await.map_err(in_control)? {
         RunState::Running => Ok(()),
-        RunState::DiskError => Err(not_running(id, "one of its disks fails")),
-        state @ (RunState::Waiting | RunState::Off | RunState::Halted(_)) => {
-            Err(not_running(id, &format!("it was told to, and is {state:?}")))
+        state @ (RunState::DiskError | RunState::Waiting | RunState::Off | RunState::Halted(_)) => {
+            Err(not_running(id, &state))
         }
     }
 }
 
-fn not_running(id: &RecoveryId, why: &str) -> ComputeError {
+/// Lets a VM go on that a failing disk suspended. The point's server is back sooner than QEMU notices: until then each
+/// attempt ends in the same suspension, a moment after it began.
+async fn resume(control: &Control, id: &RecoveryId) -> Result<(), ComputeError> {
+    let in_control = |error: ControlError| error.of(id);
+    let deadline = Instant::now() + RESUME_LIMIT;
+    loop {
+        control.run().await.map_err(in_control)?;
+        sleep(RESUME_TRIAL).await;
+        match control.run_state().await.map_err(in_control)? {
+            RunState::Running => return Ok(()),
+            RunState::DiskError if Instant::now() < deadline => {}
+            state @ (RunState::DiskError | RunState::Waiting | RunState::Off | RunState::Halted(_)) => {
+                return Err(not_running(id, &state));
+            }
+        }
+    }
+}
+
+fn not_running(id: &RecoveryId, state: &RunState) -> ComputeError {
+    let why = match state {
+        RunState::Running => "it runs".to_owned(),
+        RunState::Waiting => "it was told to, and does not".to_owned(),
+        RunState::DiskError => {
+            "one of its disks fails: see to the point's server and to the room for overlays".to_owned()
+        }
+        RunState::Off => "its guest has switched itself off".to_owned(),
+        RunState::Halted(status) => format!("its status is `{status}`: resume or discard it"),
+    };
     ComputeError::Tool {
         id: id.clone(),
         action: "letting its processors run".to_owned(),
-        output: why.to_owned(),
+        output: why,
     }
 }
 

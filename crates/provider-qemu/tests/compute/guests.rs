@@ -16,7 +16,9 @@ use farshore_guest::{
     probe::{Exchange, exchange},
     status::Status,
 };
-use farshore_provider::{Compute, DiskBus, NetworkAttachment, RecoveryDisk, RecoveryId, RecoveryRequest};
+use farshore_provider::{
+    Compute, DiskBus, NetworkAttachment, RecoveryDisk, RecoveryId, RecoveryRequest, VmCondition,
+};
 
 use crate::site::{Site, machine, output};
 
@@ -218,6 +220,38 @@ async fn a_guest_outlives_a_restart_of_its_points_server_without_an_error() {
         }
         assert!(Instant::now() < deadline, "the guest writes no more: {now:?}");
     }
+    assert_eq!(site.compute.discard(&request.id).await.unwrap(), []);
+    site.assert_nothing_is_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for longer than a minute, until QEMU gives a server up"]
+async fn a_guest_whose_points_server_stays_away_is_suspended_and_goes_on_without_an_error() {
+    let mut site = Site::new();
+    let address = "10.77.0.1";
+    let request = guest(&mut site, "web-1", address);
+    site.compute.prepare(&request).await.unwrap();
+    site.compute.start(&request.id).await.unwrap();
+    // It has hardly begun to boot: it needs the point.
+    for export in &mut site.exports {
+        export.fall_silent();
+    }
+    let deadline = Instant::now() + BOOT_LIMIT;
+    while site.compute.probe(&request.id).await.unwrap() != VmCondition::Suspended {
+        assert!(Instant::now() < deadline, "it was never suspended");
+    }
+    for export in &mut site.exports {
+        export.serve();
+    }
+    site.compute.start(&request.id).await.unwrap();
+    let ours = format!("{OUR_ADDRESS}/24");
+    output(
+        "ip",
+        &["-n", &site.namespace(), "addr", "add", &ours, "dev", "br0"],
+    );
+    let status = wait_until_writing(&site, address);
+    assert!(status.boot_verdict.is_clean(), "{status:?}");
+    assert_eq!(status.io_errors, 0);
     assert_eq!(site.compute.discard(&request.id).await.unwrap(), []);
     site.assert_nothing_is_left();
 }

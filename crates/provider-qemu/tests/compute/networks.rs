@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use farshore_provider::{Compute, ComputeError, NetworkAttachment};
+use farshore_provider::{Compute, ComputeError, NetworkAttachment, RecoveryId, VmCondition};
 
 use crate::site::{Site, output};
 
@@ -149,6 +149,51 @@ async fn a_wrong_bridge_is_refused_and_nothing_is_made() {
         );
     }
     site.assert_nothing_is_left();
+}
+
+#[tokio::test]
+async fn a_bubble_of_somebody_else_is_not_joined() {
+    let mut ours = Site::new();
+    let mut theirs = Site::new();
+    let running = theirs.running("vm").await;
+    let mut request = ours.request("vm");
+    request.network = running.network.clone();
+    let refused = ours.compute.prepare(&request).await.unwrap_err();
+    assert!(matches!(refused, ComputeError::Unfit { .. }), "{refused}");
+    assert!(refused.to_string().contains("is in use"), "{refused}");
+    let proof = theirs.compute.prove_isolation(&running.id).await.unwrap();
+    assert_eq!(proof.ways_out, [""; 0]);
+    assert_eq!(
+        ours.compute.probe(&request.id).await.unwrap(),
+        VmCondition::Absent
+    );
+
+    // Even where the name was taken after ours was prepared, and ours cannot start any more.
+    let mut late = ours.request("late");
+    ours.compute.prepare(&late).await.unwrap();
+    output("ip", &["netns", "delete", &ours.namespace()]);
+    late.id = RecoveryId::new("theirs").unwrap();
+    late.disks[0].name = theirs.export("theirs-root").name;
+    late.disks[0].export_socket = theirs.exports[1].socket.clone();
+    late.machine.disks[0].name = late.disks[0].name.clone();
+    theirs.compute.prepare(&late).await.unwrap();
+    let id = RecoveryId::new("late").unwrap();
+    let refused = ours.compute.start(&id).await.unwrap_err();
+    assert!(refused.to_string().contains("somebody else"), "{refused}");
+    assert_eq!(
+        ours.compute.discard(&id).await.unwrap(),
+        [],
+        "what is theirs is no leak of ours"
+    );
+    theirs.compute.start(&late.id).await.unwrap();
+    assert_eq!(theirs.compute.discard(&late.id).await.unwrap(), []);
+    ours.assert_nothing_is_left();
+    assert_eq!(
+        theirs.compute.probe(&running.id).await.unwrap(),
+        VmCondition::Running
+    );
+    assert_eq!(theirs.compute.discard(&running.id).await.unwrap(), []);
+    theirs.assert_nothing_is_left();
 }
 
 #[tokio::test]

@@ -21,6 +21,14 @@ pub(crate) fn ways_out(links: &[Link], routes: &[Route], taps: &[String]) -> Vec
     by_links.chain(by_routes).collect()
 }
 
+/// Whether everything in a bubble that is there already belongs to it: a tap of ours that a crash left beside the bridge
+/// does, and is plugged in later.
+pub(crate) fn strangers(links: &[Link], taps: &[String]) -> Vec<String> {
+    let ours = |link: &&Link| !(link.is_tap() && link.master.is_none() && taps.contains(&link.name));
+    let others = links.iter().filter(ours);
+    others.filter_map(|link| way_by_link(link, taps)).collect()
+}
+
 fn way_by_link(link: &Link, taps: &[String]) -> Option<String> {
     let name = &link.name;
     if let Some(peer) = link.link_netnsid {
@@ -125,7 +133,14 @@ mod tests {
     fn a_tap_beside_the_bridge_is_a_way_out() {
         let links =
             parse_links(format!("[{BRIDGE},{}]", TAP.replace(r#""master":"br0","#, "")).as_bytes()).unwrap();
-        assert_eq!(ways_out(&links, &[], &["tap0".to_owned()]).len(), 1);
+        let taps = ["tap0".to_owned()];
+        assert_eq!(ways_out(&links, &[], &taps).len(), 1);
+        assert_eq!(
+            strangers(&links, &taps),
+            Vec::<String>::new(),
+            "it is ours all the same"
+        );
+        assert_eq!(strangers(&links, &[]).len(), 1);
     }
 
     #[test]

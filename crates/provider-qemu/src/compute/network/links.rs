@@ -11,6 +11,8 @@ pub(crate) struct Link {
     pub(crate) flags: Vec<String>,
     #[serde(default)]
     pub(crate) mtu: u32,
+    #[serde(default)]
+    pub(crate) address: Option<String>,
     /// The bridge (or bond, …) that it is a port of.
     #[serde(default)]
     pub(crate) master: Option<String>,

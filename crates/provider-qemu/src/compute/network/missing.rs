@@ -51,8 +51,8 @@ pub(crate) fn bridge_among<'a>(links: &'a [Link], bridge: &str) -> Result<&'a Li
     }
 }
 
-/// What a bubble lacks.
-pub(super) fn in_bubble(links: &[Link], taps: &[String]) -> Vec<Vec<String>> {
+/// What a bubble lacks whose bridge has this address.
+pub(super) fn in_bubble(links: &[Link], address: &str, taps: &[String]) -> Vec<Vec<String>> {
     let mut commands = Vec::new();
     let there = |name: &str| links.iter().find(|link| link.name == name);
     if !there("lo").is_some_and(Link::is_up) {
@@ -61,7 +61,7 @@ pub(super) fn in_bubble(links: &[Link], taps: &[String]) -> Vec<Vec<String>> {
     if there(BUBBLE_BRIDGE).is_none() {
         // No snooping: a bubble has nobody who asks for group memberships.
         commands.push(words(&format!(
-            "link add {BUBBLE_BRIDGE} type bridge stp_state 0 mcast_snooping 0"
+            "link add {BUBBLE_BRIDGE} address {address} type bridge stp_state 0 mcast_snooping 0"
         )));
     }
     if !there(BUBBLE_BRIDGE).is_some_and(Link::is_up) {
@@ -123,12 +123,16 @@ mod tests {
 
     #[test]
     fn an_empty_namespace_becomes_a_bubble() {
-        let commands = in_bubble(&links(r#"[{"ifname":"lo"}]"#), &["tap0".to_owned()]);
+        let commands = in_bubble(
+            &links(r#"[{"ifname":"lo"}]"#),
+            "02:00:00:00:00:07",
+            &["tap0".to_owned()],
+        );
         assert_eq!(
             lines(&commands),
             [
                 "link set lo up",
-                "link add br0 type bridge stp_state 0 mcast_snooping 0",
+                "link add br0 address 02:00:00:00:00:07 type bridge stp_state 0 mcast_snooping 0",
                 "link set br0 addrgenmode none up",
                 "tuntap add dev tap0 mode tap",
                 "link set tap0 master br0 addrgenmode none up",
@@ -139,7 +143,7 @@ mod tests {
     #[test]
     fn a_whole_bubble_lacks_nothing() {
         assert_eq!(
-            in_bubble(&links(WHOLE), &["tap0".to_owned()]),
+            in_bubble(&links(WHOLE), "", &["tap0".to_owned()]),
             Vec::<Vec<String>>::new()
         );
     }
@@ -148,7 +152,7 @@ mod tests {
     fn a_tap_that_a_crash_left_without_its_bridge_is_plugged_in() {
         let left = WHOLE.replace(r#""master":"br0","#, "");
         assert_eq!(
-            lines(&in_bubble(&links(&left), &["tap0".to_owned()])),
+            lines(&in_bubble(&links(&left), "", &["tap0".to_owned()])),
             ["link set tap0 master br0 addrgenmode none up"]
         );
     }

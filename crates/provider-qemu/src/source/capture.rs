@@ -1,0 +1,114 @@
+//! A capture that is open: what it holds, and reading it over NBD.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use farshore_blocks::{Extent, VolumeIndex, clock::WallTime};
+use farshore_provider::{Capture, CapturedVolume, SourceError};
+
+use super::reader::{ReadFault, Reader};
+
+/// An open capture of a QEMU VM. Hand it back with `finish`.
+pub struct QemuCapture {
+    pub(crate) vm: String,
+    /// Which one it is of its source's captures.
+    pub(crate) number: u64,
+    pub(crate) captured_at: WallTime,
+    pub(crate) held: Duration,
+    pub(crate) volumes: Vec<CapturedVolume>,
+    /// One of each volume, in the same order.
+    pub(crate) readers: Vec<Reader>,
+}
+
+impl Capture for QemuCapture {
+    fn volumes(&self) -> &[CapturedVolume] {
+        &self.volumes
+    }
+
+    fn captured_at(&self) -> WallTime {
+        self.captured_at
+    }
+
+    fn held(&self) -> Duration {
+        self.held
+    }
+
+    async fn read(&self, volume: VolumeIndex, extent: Extent) -> Result<Bytes, SourceError> {
+        self.read_captured(volume, extent)
+            .await
+            .map_err(|fault| SourceError::Read {
+                vm: self.vm.clone(),
+                volume,
+                extent,
+                source: Box::new(fault),
+            })
+    }
+}
+
+impl QemuCapture {
+    async fn read_captured(&self, volume: VolumeIndex, extent: Extent) -> Result<Bytes, ReadFault> {
+        let at = self.volumes.iter().position(|captured| captured.index == volume);
+        let at = at.ok_or(ReadFault::NoSuchVolume)?;
+        let reader = self.readers.get(at).ok_or(ReadFault::NoSuchVolume)?;
+        if !self
+            .volumes
+            .get(at)
+            .is_some_and(|captured| holds(captured, extent))
+        {
+            return Err(ReadFault::NotCaptured);
+        }
+        reader.read(extent).await
+    }
+}
+
+/// Whether one captured extent holds all of `extent`: they are in order, so that the last to begin is the only one.
+fn holds(captured: &CapturedVolume, extent: Extent) -> bool {
+    let behind = captured
+        .extents
+        .partition_point(|stated| stated.extent.start() <= extent.start());
+    behind
+        .checked_sub(1)
+        .and_then(|last| captured.extents.get(last))
+        .is_some_and(|stated| extent.end() <= stated.extent.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_blocks::{ByteCount, ByteOffset};
+    use farshore_provider::{StateOfBytes, StatedExtent};
+
+    use super::*;
+
+    fn extent(start: u64, length: u64) -> Extent {
+        Extent::new(ByteOffset(start), ByteCount(length)).unwrap()
+    }
+
+    #[test]
+    fn only_what_lies_in_one_captured_extent_is_captured() {
+        let stated = |start, length| StatedExtent {
+            extent: extent(start, length),
+            state: StateOfBytes::Data,
+        };
+        let captured = CapturedVolume {
+            index: VolumeIndex(0),
+            size: ByteCount(100),
+            extents: vec![stated(10, 10), stated(30, 5)],
+        };
+        for (start, length, expected) in [
+            (10, 10, true),
+            (12, 3, true),
+            (30, 5, true),
+            (9, 2, false),
+            (10, 11, false),
+            (20, 1, false),
+            (34, 2, false),
+            (90, 5, false),
+        ] {
+            assert_eq!(
+                holds(&captured, extent(start, length)),
+                expected,
+                "{start}+{length}"
+            );
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The VM's hypervisor as the source speaks to it: commands whose failures are the source's errors.
+
+use std::time::Duration;
+
+use farshore_provider::SourceError;
+use farshore_qmp::{Command, DEFAULT_COMMAND_TIMEOUT, Event, Monitor, QmpError, Version};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+/// For commands that drain or flush a disk: they wait for the guest's writes in flight.
+pub(crate) const DRAINING_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connected hypervisor.
+#[derive(Debug)]
+pub(crate) struct Hypervisor {
+    vm: String,
+    monitor: Monitor,
+}
+
+impl Hypervisor {
+    pub(crate) fn new(vm: String, monitor: Monitor) -> Self {
+        Self { vm, monitor }
+    }
+
+    pub(crate) fn vm(&self) -> &str {
+        &self.vm
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.monitor.version()
+    }
+
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        self.monitor.subscribe()
+    }
+
+    /// Runs a command whose return value does not matter.
+    pub(crate) async fn run(&self, command: &str, arguments: Value) -> Result<(), SourceError> {
+        self.run_within(command, arguments, DEFAULT_COMMAND_TIMEOUT).await
+    }
+
+    /// As [`Hypervisor::run`], for commands that drain a disk.
+    pub(crate) async fn run_draining(&self, command: &str, arguments: Value) -> Result<(), SourceError> {
+        self.run_within(command, arguments, DRAINING_COMMAND_TIMEOUT)
+            .await
+    }
+
+    async fn run_within(&self, command: &str, arguments: Value, within: Duration) -> Result<(), SourceError> {
+        self.monitor
+            .execute_within(command, arguments, within)
+            .await
+            .map(drop)
+            .map_err(|error| self.error(command, error))
+    }
+
+    /// Runs a command and reads what it returned.
+    pub(crate) async fn query<T: DeserializeOwned>(
+        &self,
+        command: &str,
+        arguments: Value,
+    ) -> Result<T, SourceError> {
+        let answer = self.monitor.execute(command, arguments).await;
+        self.read(command, answer)
+    }
+
+    /// Runs several commands in one write; their answers come in order, to be taken by [`Hypervisor::read`].
+    pub(crate) async fn pipeline(&self, commands: &[Command]) -> Vec<Result<Value, QmpError>> {
+        self.monitor
+            .execute_pipelined(commands, DEFAULT_COMMAND_TIMEOUT)
+            .await
+    }
+
+    /// What a command returned, as this type.
+    pub(crate) fn read<T: DeserializeOwned>(
+        &self,
+        command: &str,
+        answer: Result<Value, QmpError>,
+    ) -> Result<T, SourceError> {
+        let value = answer.map_err(|error| self.error(command, error))?;
+        serde_json::from_value(value).map_err(|source| SourceError::Monitor {
+            vm: self.vm.clone(),
+            source: Box::new(source),
+        })
+    }
+
+    pub(crate) fn unfit(&self, why: impl Into<String>) -> SourceError {
+        SourceError::Unfit {
+            vm: self.vm.clone(),
+            why: why.into(),
+        }
+    }
+
+    pub(crate) fn tracking_lost(&self, why: impl Into<String>) -> SourceError {
+        SourceError::TrackingLost {
+            vm: self.vm.clone(),
+            why: why.into(),
+        }
+    }
+
+    fn error(&self, command: &str, error: QmpError) -> SourceError {
+        let vm = self.vm.clone();
+        match error {
+            QmpError::Refused { .. } => SourceError::Refused {
+                vm,
+                command: command.to_owned(),
+                source: Box::new(error),
+            },
+            QmpError::Connect { .. }
+            | QmpError::NoGreeting { .. }
+            | QmpError::Greeting { .. }
+            | QmpError::Timeout { .. }
+            | QmpError::Closed { .. } => SourceError::Monitor {
+                vm,
+                source: Box::new(error),
+            },
+        }
+    }
+}

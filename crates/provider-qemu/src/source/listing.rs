@@ -1,0 +1,318 @@
+//! What is at the VM now, told apart: the disks that are protected, what of ours lies around them, and which disks
+//! cannot be tracked and why.
+
+use farshore_blocks::{ByteCount, VolumeIndex};
+use farshore_provider::{DiskSpecification, MachineSpecification};
+use farshore_qmp::Version;
+
+use super::{
+    answers::{Answers, BlockNode},
+    naming::{NodeRole, is_our_bitmap, is_our_identifier},
+};
+
+/// The first version whose I/O threads bear a filter and clients that vanish. Older ones abort, guest and all.
+const FIRST_MAJOR_WITH_SAFE_IOTHREADS: u32 = 10;
+
+/// How deep our own nodes can lie on one another: wrapper, filter; one more is already wrong.
+const DEEPEST_STACK: usize = 8;
+
+/// Everything at the VM that concerns capture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listing {
+    /// The protected disks, in the machine's order.
+    pub(crate) disks: Vec<ListedDisk>,
+    /// Jobs of ours.
+    pub(crate) jobs: Vec<String>,
+    /// Exports of ours.
+    pub(crate) exports: Vec<String>,
+    /// Nodes of ours, wherever they are.
+    pub(crate) nodes: Vec<String>,
+    /// Bitmaps of ours on nodes that hold no protected disk.
+    pub(crate) strays: Vec<StrayBitmap>,
+}
+
+/// A protected disk as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListedDisk {
+    pub(crate) index: VolumeIndex,
+    pub(crate) name: String,
+    /// The device's path, by which its node is changed.
+    pub(crate) device: String,
+    /// The node that holds the guest's data, below all of ours.
+    pub(crate) data: String,
+    pub(crate) size: ByteCount,
+    pub(crate) bitmaps_survive: BitmapsSurvive,
+    pub(crate) wrapping: Wrapping,
+    /// Those of ours.
+    pub(crate) bitmaps: Vec<ListedBitmap>,
+    /// What QEMU calls its image, for people.
+    pub(crate) filename: String,
+}
+
+/// Whether a disk's image can keep bitmaps while the VM is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BitmapsSurvive {
+    Yes,
+    No,
+}
+
+/// What is between the device and its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wrapping {
+    /// Nothing.
+    None,
+    /// Its wrapper, right on the data.
+    Direct,
+    /// Its wrapper, and below it something that a capture left.
+    Filtered,
+    /// A node of ours that should not be there, like the wrapper of another index.
+    Misplaced,
+}
+
+/// A bitmap of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListedBitmap {
+    pub(crate) name: String,
+    pub(crate) recording: bool,
+    pub(crate) inconsistent: bool,
+    /// How many bytes it says have changed.
+    pub(crate) dirty: ByteCount,
+}
+
+/// A bitmap of ours where no protected disk is any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StrayBitmap {
+    pub(crate) node: String,
+    pub(crate) name: String,
+}
+
+/// Why a disk cannot be captured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Misfit {
+    #[error("disk `{disk}`: the VM has no block device `{device}`")]
+    NoDevice { disk: String, device: String },
+    #[error("disk `{disk}`: device `{device}` has no medium")]
+    NoMedium { disk: String, device: String },
+    #[error("disk `{disk}` is read-only: nothing in it can change")]
+    ReadOnly { disk: String },
+    #[error(
+        "disk `{disk}` is of format `{driver}`; qcow2 and raw, on a file or a host device, can be tracked"
+    )]
+    Format { disk: String, driver: String },
+    #[error("disk `{disk}` lies on `{protocol}`; only disks on a file or a host device can be tracked")]
+    Protocol { disk: String, protocol: String },
+    #[error("disk `{disk}`: its size of {size} is no multiple of 512")]
+    OddSize { disk: String, size: ByteCount },
+    #[error("disk `{disk}`: the nodes of Farshore around it lead nowhere")]
+    Tangled { disk: String },
+    #[error(
+        "disk `{disk}` is served by an I/O thread, and QEMU {version} would abort when a capture's nodes are put above it"
+    )]
+    Iothread { disk: String, version: Version },
+}
+
+impl Misfit {
+    /// Whether the declared disk is not there at all.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::NoDevice { .. })
+    }
+
+    /// Whether the disk could be tracked, if only a capture could be put on it.
+    pub(crate) fn is_about_form(&self) -> bool {
+        matches!(self, Self::Iothread { .. })
+    }
+}
+
+/// The listing of what can be captured, and the reasons why the rest cannot.
+pub(crate) fn read(
+    answers: &Answers,
+    machine: &MachineSpecification,
+    version: Version,
+) -> (Listing, Vec<Misfit>) {
+    let mut disks = Vec::new();
+    let mut misfits = Vec::new();
+    for (index, disk) in (0..).map(VolumeIndex).zip(&machine.disks) {
+        match read_disk(answers, index, disk) {
+            Ok(listed) => disks.push(listed),
+            Err(misfit) => misfits.push(misfit),
+        }
+        if version.major < FIRST_MAJOR_WITH_SAFE_IOTHREADS && answers.with_iothread.contains(&disk.device) {
+            misfits.push(Misfit::Iothread {
+                disk: disk.name.clone(),
+                version,
+            });
+        }
+    }
+    let listing = Listing {
+        strays: strays(answers, &disks),
+        disks,
+        jobs: ours(answers.jobs.iter().map(|job| &job.id)),
+        exports: ours(answers.exports.iter().map(|export| &export.id)),
+        nodes: our_nodes(answers),
+    };
+    (listing, misfits)
+}
+
+fn our_nodes(answers: &Answers) -> Vec<String> {
+    let names = answers.nodes.iter().map(|node| &node.node_name);
+    names
+        .filter(|name| NodeRole::of(name).is_some())
+        .cloned()
+        .collect()
+}
+
+fn ours<'a>(ids: impl Iterator<Item = &'a String>) -> Vec<String> {
+    ids.filter(|id| is_our_identifier(id)).cloned().collect()
+}
+
+fn strays(answers: &Answers, disks: &[ListedDisk]) -> Vec<StrayBitmap> {
+    let elsewhere = answers
+        .nodes
+        .iter()
+        .filter(|node| disks.iter().all(|disk| disk.data != node.node_name));
+    elsewhere
+        .flat_map(|node| {
+            let ours = node
+                .dirty_bitmaps
+                .iter()
+                .filter(|bitmap| is_our_bitmap(&bitmap.name));
+            ours.map(|bitmap| StrayBitmap {
+                node: node.node_name.clone(),
+                name: bitmap.name.clone(),
+            })
+        })
+        .collect()
+}
+
+/// The path of the device with this identifier.
+pub(crate) fn device_path(device: &str) -> String {
+    format!("/machine/peripheral/{device}")
+}
+
+fn read_disk(answers: &Answers, index: VolumeIndex, disk: &DiskSpecification) -> Result<ListedDisk, Misfit> {
+    let name = || disk.name.clone();
+    let device = device_path(&disk.device);
+    let top = top_node(answers, disk, &device)?;
+    let data = data_node(answers, top).ok_or_else(|| Misfit::Tangled { disk: name() })?;
+    let node = answers
+        .nodes
+        .iter()
+        .find(|node| node.node_name == data)
+        .ok_or_else(|| Misfit::Tangled { disk: name() })?;
+    refuse_unfit(answers, disk, node)?;
+    Ok(ListedDisk {
+        index,
+        name: name(),
+        device,
+        data: data.to_owned(),
+        size: ByteCount(node.image.virtual_size),
+        bitmaps_survive: bitmaps_survive(node),
+        wrapping: wrapping(answers, index, top, data),
+        bitmaps: our_bitmaps(node),
+        filename: node.image.filename.clone(),
+    })
+}
+
+fn top_node<'a>(answers: &'a Answers, disk: &DiskSpecification, path: &str) -> Result<&'a str, Misfit> {
+    let is_it = |at: &str| {
+        at == disk.device
+            || at
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let found = answers
+        .devices
+        .iter()
+        .find(|device| device.qdev.as_deref().is_some_and(is_it))
+        .ok_or_else(|| Misfit::NoDevice {
+            disk: disk.name.clone(),
+            device: disk.device.clone(),
+        })?;
+    let medium = found.inserted.as_ref().ok_or_else(|| Misfit::NoMedium {
+        disk: disk.name.clone(),
+        device: disk.device.clone(),
+    })?;
+    Ok(&medium.node_name)
+}
+
+/// The first node from the top that is not ours.
+fn data_node<'a>(answers: &'a Answers, top: &'a str) -> Option<&'a str> {
+    let mut node = top;
+    for _ in 0..DEEPEST_STACK {
+        if NodeRole::of(node).is_none() {
+            return Some(node);
+        }
+        node = answers.graph.file_of(node)?;
+    }
+    None
+}
+
+fn wrapping(answers: &Answers, index: VolumeIndex, top: &str, data: &str) -> Wrapping {
+    if top == data {
+        Wrapping::None
+    } else if top != NodeRole::Wrapper.node(index) {
+        Wrapping::Misplaced
+    } else if answers.graph.file_of(top) == Some(data) {
+        Wrapping::Direct
+    } else {
+        Wrapping::Filtered
+    }
+}
+
+fn refuse_unfit(answers: &Answers, disk: &DiskSpecification, node: &BlockNode) -> Result<(), Misfit> {
+    let name = || disk.name.clone();
+    if node.read_only {
+        return Err(Misfit::ReadOnly { disk: name() });
+    }
+    if !node.image.virtual_size.is_multiple_of(512) {
+        let size = ByteCount(node.image.virtual_size);
+        return Err(Misfit::OddSize { disk: name(), size });
+    }
+    match node.driver.as_str() {
+        "file" | "host_device" => Ok(()),
+        "qcow2" | "raw" => {
+            let protocol = answers
+                .graph
+                .file_of(&node.node_name)
+                .and_then(|file| answers.nodes.iter().find(|node| node.node_name == file))
+                .map_or("an unknown protocol", |file| file.driver.as_str());
+            match protocol {
+                "file" | "host_device" => Ok(()),
+                other => Err(Misfit::Protocol {
+                    disk: name(),
+                    protocol: other.to_owned(),
+                }),
+            }
+        }
+        other => Err(Misfit::Format {
+            disk: name(),
+            driver: other.to_owned(),
+        }),
+    }
+}
+
+fn bitmaps_survive(node: &BlockNode) -> BitmapsSurvive {
+    let compat = node
+        .image
+        .format_specific
+        .as_ref()
+        .and_then(|format| format.data.compat.as_deref());
+    match (node.driver.as_str(), compat) {
+        ("qcow2", Some(revision)) if revision != "0.10" => BitmapsSurvive::Yes,
+        _ => BitmapsSurvive::No,
+    }
+}
+
+fn our_bitmaps(node: &BlockNode) -> Vec<ListedBitmap> {
+    let ours = node
+        .dirty_bitmaps
+        .iter()
+        .filter(|bitmap| is_our_bitmap(&bitmap.name));
+    ours.map(|bitmap| ListedBitmap {
+        name: bitmap.name.clone(),
+        recording: bitmap.recording,
+        inconsistent: bitmap.inconsistent,
+        dirty: ByteCount(bitmap.count),
+    })
+    .collect()
+}

@@ -1,0 +1,238 @@
+//! Which bitmaps count, what they become, and which go.
+
+use farshore_blocks::Sequence;
+use farshore_provider::TrackingIdentity;
+
+use super::{BitmapChange, BitmapStep, Position, ScanTruth, Truth};
+use crate::source::{
+    listing::{ListedBitmap, ListedDisk, Listing},
+    naming::{BitmapBase, BitmapName},
+};
+
+/// A bitmap of the right identity that can be used.
+struct Usable<'a> {
+    base: BitmapBase,
+    bitmap: &'a ListedBitmap,
+}
+
+/// Judges the bitmaps of all disks: the steps, and what is known after them.
+pub(super) fn judge(
+    listing: &Listing,
+    identity: TrackingIdentity,
+    truth: Truth,
+) -> (Vec<BitmapStep>, Position) {
+    let mut why = "tracking begins afresh".to_owned();
+    for candidate in candidates(listing, identity, truth) {
+        let kept: Result<Vec<_>, _> = listing
+            .disks
+            .iter()
+            .map(|disk| keep(disk, identity, candidate))
+            .collect();
+        match kept {
+            Ok(steps) => {
+                let mut steps: Vec<_> = steps.into_iter().flatten().collect();
+                steps.extend(removal_of_strays(listing));
+                return (steps, candidate.position());
+            }
+            Err(reason) => why = reason,
+        }
+    }
+    (removal(listing), Position::Lost { why })
+}
+
+/// Removes every bitmap of ours.
+pub(super) fn removal(listing: &Listing) -> Vec<BitmapStep> {
+    let mut steps: Vec<_> = listing
+        .disks
+        .iter()
+        .flat_map(|disk| {
+            disk.bitmaps
+                .iter()
+                .map(|bitmap| step(disk, &bitmap.name, BitmapChange::Remove))
+        })
+        .collect();
+    steps.extend(removal_of_strays(listing));
+    steps
+}
+
+fn removal_of_strays(listing: &Listing) -> impl Iterator<Item = BitmapStep> {
+    listing.strays.iter().map(|stray| BitmapStep {
+        node: stray.node.clone(),
+        name: stray.name.clone(),
+        change: BitmapChange::Remove,
+    })
+}
+
+/// What tracking might be good for.
+#[derive(Clone, Copy)]
+enum Candidate {
+    Since(Sequence),
+    Scan {
+        next: Sequence,
+        /// Rounds before it were shipped.
+        from_round: u64,
+        /// The youngest round, the same on all disks: what the others become part of.
+        into_round: u64,
+    },
+}
+
+impl Candidate {
+    /// The bitmap that takes the others in.
+    fn target(self) -> BitmapBase {
+        match self {
+            Self::Since(point) => BitmapBase::Since(point),
+            Self::Scan { next, into_round, .. } => BitmapBase::Scan {
+                next,
+                round: into_round,
+            },
+        }
+    }
+
+    fn position(self) -> Position {
+        match self {
+            Self::Since(point) => Position::Since(point),
+            Self::Scan { next, into_round, .. } => Position::Scan {
+                next,
+                round: into_round,
+            },
+        }
+    }
+
+    /// Whether a bitmap with this base knows changes that count.
+    fn counts(self, base: BitmapBase) -> bool {
+        match (self, base) {
+            (Self::Since(newest), BitmapBase::Since(point)) => point >= newest,
+            (Self::Since(_), BitmapBase::Scan { .. }) => false,
+            (Self::Scan { next, .. }, BitmapBase::Since(point)) => point == next,
+            (Self::Scan { next, from_round, .. }, BitmapBase::Scan { next: towards, round }) => {
+                towards == next && round >= from_round
+            }
+        }
+    }
+}
+
+/// The best first.
+fn candidates(listing: &Listing, identity: TrackingIdentity, truth: Truth) -> Vec<Candidate> {
+    let Truth::Replica { newest, scan } = truth else {
+        return Vec::new();
+    };
+    let mut candidates = Vec::new();
+    if let ScanTruth::Open { from_round } = scan {
+        let next = newest.next();
+        candidates.extend(
+            youngest_round(listing, identity, next).map(|into_round| Candidate::Scan {
+                next,
+                from_round,
+                into_round,
+            }),
+        );
+    }
+    if newest > Sequence(0) {
+        candidates.push(Candidate::Since(newest));
+    }
+    candidates
+}
+
+/// Of the first disk; whether the others have it too is seen when they are judged.
+fn youngest_round(listing: &Listing, identity: TrackingIdentity, next: Sequence) -> Option<u64> {
+    let rounds = usable(listing.disks.first()?, identity).filter_map(|usable| match usable.base {
+        BitmapBase::Scan { next: towards, round } if towards == next => Some(round),
+        BitmapBase::Scan { .. } | BitmapBase::Since(_) => None,
+    });
+    rounds.max()
+}
+
+/// The bitmaps of the right identity that can be used.
+fn usable<'a>(disk: &'a ListedDisk, identity: TrackingIdentity) -> impl Iterator<Item = Usable<'a>> {
+    disk.bitmaps
+        .iter()
+        .filter(|bitmap| !bitmap.inconsistent)
+        .filter_map(move |bitmap| {
+            let name = BitmapName::parse(&bitmap.name)?;
+            (name.identity == identity).then_some(Usable {
+                base: name.base,
+                bitmap,
+            })
+        })
+}
+
+/// The steps that leave this disk with one recording bitmap, or why it cannot have one.
+fn keep(
+    disk: &ListedDisk,
+    identity: TrackingIdentity,
+    candidate: Candidate,
+) -> Result<Vec<BitmapStep>, String> {
+    let target = BitmapName {
+        identity,
+        base: candidate.target(),
+    }
+    .to_string();
+    let counting: Vec<_> = usable(disk, identity)
+        .filter(|usable| candidate.counts(usable.base))
+        .map(|usable| usable.bitmap)
+        .collect();
+    refuse_inconsistent(disk, identity, candidate)?;
+    let own = counting
+        .iter()
+        .find(|bitmap| bitmap.name == target)
+        .ok_or_else(|| missing(disk, candidate))?;
+    if !counting.iter().any(|bitmap| bitmap.recording) {
+        return Err(format!(
+            "no bitmap of disk `{}` records changes any more",
+            disk.name
+        ));
+    }
+    let mut steps = Vec::new();
+    if !own.recording {
+        steps.push(step(disk, &target, BitmapChange::Enable));
+    }
+    for other in counting.iter().filter(|bitmap| bitmap.name != target) {
+        let from = other.name.clone();
+        steps.push(step(disk, &target, BitmapChange::Merge { from }));
+    }
+    for other in disk.bitmaps.iter().filter(|bitmap| bitmap.name != target) {
+        steps.push(step(disk, &other.name, BitmapChange::Remove));
+    }
+    Ok(steps)
+}
+
+/// A bitmap that would count, had the VM not been killed while it was open, may be the only one that knew something.
+fn refuse_inconsistent(
+    disk: &ListedDisk,
+    identity: TrackingIdentity,
+    candidate: Candidate,
+) -> Result<(), String> {
+    let broken = disk.bitmaps.iter().any(|bitmap| {
+        bitmap.inconsistent
+            && BitmapName::parse(&bitmap.name)
+                .is_some_and(|name| name.identity == identity && candidate.counts(name.base))
+    });
+    if broken {
+        return Err(format!(
+            "a bitmap of disk `{}` is inconsistent: the VM was killed while it ran",
+            disk.name
+        ));
+    }
+    Ok(())
+}
+
+fn missing(disk: &ListedDisk, candidate: Candidate) -> String {
+    let since = match candidate {
+        Candidate::Since(point) => format!("point {point}"),
+        Candidate::Scan { next, into_round, .. } => {
+            format!("round {into_round} of the scan towards point {next}")
+        }
+    };
+    format!(
+        "disk `{}` has no bitmap since {since}: the VM was restarted without keeping it, or it never had one",
+        disk.name
+    )
+}
+
+fn step(disk: &ListedDisk, name: &str, change: BitmapChange) -> BitmapStep {
+    BitmapStep {
+        node: disk.data.clone(),
+        name: name.to_owned(),
+        change,
+    }
+}

@@ -1,0 +1,114 @@
+//! Scratch files: where a capture's filter keeps what the guest overwrites while the capture is read.
+//!
+//! A file is sparse, as long as the disk, and unlinked as soon as QEMU has it open: its space is given back with the
+//! capture's node, and a crash leaves at most an empty file without content, which the next attachment sweeps away.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use farshore_blocks::{ByteCount, VolumeIndex};
+use farshore_provider::SourceError;
+use rustix::fs::statvfs;
+use tokio::fs;
+use uuid::Uuid;
+
+const FILE_PREFIX: &str = "scratch-";
+
+/// The directory of one VM's scratch files and of its NBD socket.
+#[derive(Debug, Clone)]
+pub(crate) struct ScratchDirectory {
+    path: PathBuf,
+}
+
+impl ScratchDirectory {
+    /// The directory with this path; QEMU may run elsewhere, so that it becomes absolute.
+    pub(crate) fn new(path: &Path) -> Self {
+        Self {
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where QEMU listens for the readers of captures.
+    pub(crate) fn nbd_socket(&self) -> PathBuf {
+        self.path.join("nbd.sock")
+    }
+
+    /// Creates the directory, and removes files that a crash left in it.
+    pub(crate) async fn sweep(&self) -> Result<(), SourceError> {
+        let failed = |source| self.error(&self.path, source);
+        fs::create_dir_all(&self.path).await.map_err(failed)?;
+        let mut entries = fs::read_dir(&self.path).await.map_err(failed)?;
+        while let Some(entry) = entries.next_entry().await.map_err(failed)? {
+            if entry.file_name().to_string_lossy().starts_with(FILE_PREFIX) {
+                let path = entry.path();
+                fs::remove_file(&path)
+                    .await
+                    .map_err(|source| self.error(&path, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A new sparse file of this size.
+    pub(crate) async fn create(
+        &self,
+        index: VolumeIndex,
+        size: ByteCount,
+    ) -> Result<ScratchFile, SourceError> {
+        let path = self
+            .path
+            .join(format!("{FILE_PREFIX}{index}-{}", Uuid::new_v4().simple()));
+        let create = async {
+            let file = fs::File::create_new(&path).await?;
+            file.set_len(size.0).await
+        };
+        create.await.map_err(|source| self.error(&path, source))?;
+        Ok(ScratchFile { path })
+    }
+
+    /// Creates the directory and a file in it, which goes at once.
+    pub(crate) async fn prove_writable(&self) -> Result<(), SourceError> {
+        fs::create_dir_all(&self.path)
+            .await
+            .map_err(|source| self.error(&self.path, source))?;
+        self.create(VolumeIndex(0), ByteCount(0)).await.map(drop)
+    }
+
+    /// How much room there is.
+    pub(crate) fn room(&self) -> Result<ByteCount, SourceError> {
+        let status = statvfs(&self.path).map_err(|errno| self.error(&self.path, errno.into()))?;
+        Ok(ByteCount(status.f_bavail.saturating_mul(status.f_frsize)))
+    }
+
+    fn error(&self, path: &Path, source: io::Error) -> SourceError {
+        SourceError::Scratch {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// A scratch file that still has a name; it loses it when this is dropped.
+#[derive(Debug)]
+pub(crate) struct ScratchFile {
+    path: PathBuf,
+}
+
+impl ScratchFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ScratchFile {
+    fn drop(&mut self) {
+        // One unlink; if it fails, the next attachment sweeps the file away.
+        drop(std::fs::remove_file(&self.path));
+    }
+}

@@ -1,0 +1,25 @@
+//! Captures of a real QEMU, compared byte for byte with a model of what its disks held at the instant.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, also in its own helpers"
+)]
+
+#[path = "capture/cycles.rs"]
+mod cycles;
+#[path = "capture/deaths.rs"]
+mod deaths;
+#[path = "capture/guest.rs"]
+mod guest;
+#[path = "capture/proxy.rs"]
+mod proxy;
+#[path = "capture/replica.rs"]
+mod replica;
+#[path = "capture/restarts.rs"]
+mod restarts;
+#[path = "capture/surroundings.rs"]
+mod surroundings;
+#[path = "capture/vm.rs"]
+mod vm;

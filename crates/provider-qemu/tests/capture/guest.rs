@@ -1,0 +1,227 @@
+//! A real guest that writes records to two disks in a fixed order all the while.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use farshore_blocks::{ByteCount, Extent, Sequence};
+use farshore_guest::{
+    disk_layout::{REGION_A, REGION_B},
+    image::{GuestImage, ImageRequest, WorkloadExecutable},
+    judge::judge,
+    machine::{SourceVm, SourceVmRequest},
+    record::Stream,
+    region::RegionScan,
+    witness::{Acknowledged, Testimony},
+};
+use farshore_provider::{
+    Capture, CaptureKind, DiskBus, DiskSpecification, Firmware, MachineSpecification, Outcome, ReplicaState,
+    ScanState, Source, SourceError, StateOfBytes, Tracking,
+};
+use farshore_provider_qemu::{QemuCapture, QemuSource, QemuSourceConfig};
+
+use crate::{
+    proxy::{Cut, Proxy},
+    replica::IDENTITY,
+};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const END: Duration = Duration::from_secs(20);
+
+struct Guest {
+    vm: SourceVm,
+    machine: MachineSpecification,
+    directory: tempfile::TempDir,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        drop(self.vm.kill9(END));
+    }
+}
+
+/// The example of this package, which cargo builds beside the tests.
+fn workload() -> WorkloadExecutable {
+    let test = env::current_exe().unwrap();
+    let build = test.parent().and_then(Path::parent).unwrap();
+    WorkloadExecutable {
+        path: build.join("examples/guest_workload"),
+        leading_arguments: Vec::new(),
+    }
+}
+
+impl Guest {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let image = ImageRequest::small(directory.path(), "web-1", workload());
+        let disks = GuestImage::build(&image).unwrap();
+        let vm = SourceVm::start(SourceVmRequest::small(directory.path(), "web-1", &disks)).unwrap();
+        assert!(vm.wait_for_boot(PATIENCE).unwrap().is_clean());
+        let disk = |name: &str| DiskSpecification {
+            name: name.to_owned(),
+            device: format!("vd{name}"),
+            bus: DiskBus::VirtioBlk,
+        };
+        let machine = MachineSpecification {
+            vm: "web-1".into(),
+            uuid: None,
+            processors: 1,
+            memory: ByteCount(256 << 20),
+            firmware: Firmware::Bios,
+            machine_type: "pc".into(),
+            disks: vec![disk("root"), disk("data")],
+            nics: Vec::new(),
+        };
+        Self {
+            vm,
+            machine,
+            directory,
+        }
+    }
+
+    fn monitor(&self) -> PathBuf {
+        self.vm.request().monitors[0].clone()
+    }
+
+    fn source(&self, monitor: PathBuf) -> QemuSource {
+        QemuSource::new(QemuSourceConfig {
+            monitor,
+            machine: self.machine.clone(),
+            scratch_directory: self.directory.path().join("scratch"),
+        })
+    }
+
+    /// Waits until the guest has written on: it lives, and was not refused a write.
+    fn writes_on(&self) {
+        let testimony = self.vm.testimony().unwrap();
+        let wanted = testimony.acknowledged.region_b + 20;
+        let more = |testimony: &Testimony| (testimony.acknowledged.region_b >= wanted).then_some(());
+        self.vm.wait_for(PATIENCE, more).unwrap();
+        assert_eq!(self.vm.testimony().unwrap().errors, Vec::<String>::new());
+    }
+
+    fn acknowledged(&self) -> Acknowledged {
+        self.vm.testimony().unwrap().acknowledged
+    }
+}
+
+/// Copies of both disks.
+struct Copies {
+    newest: Sequence,
+    disks: Vec<Vec<u8>>,
+}
+
+impl Copies {
+    fn state(&self) -> ReplicaState {
+        ReplicaState {
+            newest: self.newest,
+            scan: ScanState::None,
+        }
+    }
+
+    /// What was applied before a failure does no harm: the next capture gives it again.
+    async fn apply(&mut self, capture: &QemuCapture) -> Result<(), SourceError> {
+        for (volume, disk) in capture.volumes().iter().zip(&mut self.disks) {
+            disk.resize(usize::try_from(volume.size.0).unwrap(), 0);
+            for stated in volume
+                .extents
+                .iter()
+                .filter(|stated| stated.state == StateOfBytes::Data)
+            {
+                for piece in stated.extent.pieces(ByteCount(1 << 20)) {
+                    let bytes = capture.read(volume.index, piece).await?;
+                    disk[range(piece)].copy_from_slice(&bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn instant(&mut self, guest: &Guest, source: &mut QemuSource) -> Result<(), SourceError> {
+        let acknowledged = guest.acknowledged();
+        let capture = source.begin(CaptureKind::Instant, self.newest.next()).await?;
+        self.apply(&capture).await?;
+        self.judge(acknowledged);
+        self.newest = self.newest.next();
+        source.finish(capture, Outcome::Done).await
+    }
+
+    /// All records up to some number and none after it, on both disks alike, and all that were acknowledged before.
+    fn judge(&self, acknowledged: Acknowledged) {
+        let b = RegionScan::read(&self.disks[0], REGION_B, Stream::RegionB).unwrap();
+        let a = RegionScan::read(&self.disks[1], REGION_A, Stream::RegionA).unwrap();
+        let judgement = judge(&a, &b, acknowledged);
+        assert!(judgement.lost_nothing(), "{}", judgement.describe());
+    }
+}
+
+fn range(extent: Extent) -> std::ops::Range<usize> {
+    usize::try_from(extent.start().0).unwrap()..usize::try_from(extent.end().0).unwrap()
+}
+
+/// A guest with one sealed point.
+async fn protected() -> (Guest, Copies) {
+    let guest = tokio::task::spawn_blocking(Guest::start).await.unwrap();
+    let mut copies = Copies {
+        newest: Sequence(0),
+        disks: vec![Vec::new(); 2],
+    };
+    let mut source = guest.source(guest.monitor());
+    source.attach(IDENTITY, copies.state()).await.unwrap();
+    source.begin_scan(Sequence(1)).await.unwrap();
+    for kind in [CaptureKind::Scan, CaptureKind::Round, CaptureKind::Round] {
+        let capture = source.begin(kind, Sequence(1)).await.unwrap();
+        copies.apply(&capture).await.unwrap();
+        source.finish(capture, Outcome::Done).await.unwrap();
+    }
+    copies.instant(&guest, &mut source).await.unwrap();
+    (guest, copies)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_instant_of_a_writing_guest_is_an_exact_prefix_of_its_writes() {
+    let (guest, mut copies) = protected().await;
+    let mut source = guest.source(guest.monitor());
+    source.attach(IDENTITY, copies.state()).await.unwrap();
+    for _ in 0..20 {
+        guest.writes_on();
+        copies.instant(&guest, &mut source).await.unwrap();
+    }
+    source.detach().await.unwrap();
+    guest.writes_on();
+    let image = Command::new("qemu-img")
+        .args(["info", "-U", "--output=json"])
+        .arg(&guest.vm.request().disks[0].path)
+        .output();
+    assert!(image.unwrap().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_never_notices_a_cut_after_any_command_of_a_cycle() {
+    let (guest, mut copies) = protected().await;
+    for at in 1.. {
+        let path = guest.directory.path().join("proxy");
+        let proxy = Proxy::start(path.clone(), guest.monitor(), at, Cut::After);
+        let mut doomed = guest.source(path);
+        let lived = async {
+            doomed.attach(IDENTITY, copies.state()).await?;
+            copies.instant(&guest, &mut doomed).await
+        };
+        let lived = lived.await;
+        drop(doomed);
+        let reached = proxy.commands() >= at;
+        assert_eq!(lived.is_err(), reached, "{at}: {lived:?}");
+        guest.writes_on();
+        let mut successor = guest.source(guest.monitor());
+        let tracking = successor.attach(IDENTITY, copies.state()).await.unwrap();
+        assert_eq!(tracking, Tracking::SincePoint, "{at}");
+        copies.instant(&guest, &mut successor).await.unwrap();
+        if !reached {
+            break;
+        }
+    }
+    guest.writes_on();
+}

@@ -1,0 +1,270 @@
+//! A QEMU without a guest: its disks are written through the device's own node, as a guest's writes go.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use farshore_blocks::ByteCount;
+use farshore_provider::{DiskBus, DiskSpecification, Firmware, MachineSpecification, NicSpecification};
+use farshore_provider_qemu::{QemuSource, QemuSourceConfig};
+use farshore_qmp::{ConnectOptions, Monitor};
+use serde_json::{Value, json};
+
+pub(crate) const DISK_BYTES: usize = 2 << 20;
+pub(crate) const UUID: &str = "0f2d5f9e-6a55-4a83-9c1a-5f1f3c8f7a01";
+pub(crate) const MAC: &str = "52:54:00:12:34:56";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a disk is made and attached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Qcow2,
+    Raw,
+    /// Raw, by `-drive`, on a SCSI controller.
+    ScsiRaw,
+    /// Raw, with an I/O thread.
+    RawWithIothread,
+}
+
+pub(crate) struct Vm {
+    process: Option<Child>,
+    control: Option<Monitor>,
+    kinds: Vec<Kind>,
+    directory: tempfile::TempDir,
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+}
+
+impl Vm {
+    pub(crate) async fn start(kinds: &[Kind]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for (index, kind) in kinds.iter().enumerate() {
+            let image = directory.path().join(format!("disk-{index}"));
+            match kind {
+                Kind::Qcow2 => {
+                    let made = Command::new("qemu-img")
+                        .args(["create", "-q", "-f", "qcow2"])
+                        .arg(&image)
+                        .arg(DISK_BYTES.to_string())
+                        .status();
+                    assert!(made.unwrap().success());
+                }
+                Kind::Raw | Kind::ScsiRaw | Kind::RawWithIothread => {
+                    let file = std::fs::File::create(&image).unwrap();
+                    file.set_len(DISK_BYTES as u64).unwrap();
+                }
+            }
+        }
+        let mut vm = Self {
+            process: None,
+            control: None,
+            kinds: kinds.to_vec(),
+            directory,
+        };
+        vm.power_on().await;
+        vm
+    }
+
+    pub(crate) async fn power_on(&mut self) {
+        for socket in [self.monitor(), self.path("control")] {
+            drop(std::fs::remove_file(socket));
+        }
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args([
+                "-accel",
+                "tcg",
+                "-machine",
+                "pc",
+                "-m",
+                "64",
+                "-smp",
+                "1",
+                "-nodefaults",
+            ])
+            .args(["-display", "none", "-uuid", UUID])
+            .args(["-netdev", "hubport,id=n0,hubid=0", "-device"])
+            .arg(format!("virtio-net-pci,netdev=n0,mac={MAC}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        for socket in [self.monitor(), self.path("control")] {
+            command
+                .arg("-qmp")
+                .arg(format!("unix:{},server=on,wait=off", socket.display()));
+        }
+        for (index, kind) in self.kinds.iter().enumerate() {
+            self.attach_disk(&mut command, index, *kind);
+        }
+        self.process = Some(command.spawn().unwrap());
+        let options = ConnectOptions { timeout: PATIENCE };
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        self.control = Some(loop {
+            match Monitor::connect(&self.path("control"), options).await {
+                Ok(monitor) => break monitor,
+                Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        });
+    }
+
+    fn attach_disk(&self, command: &mut Command, index: usize, kind: Kind) {
+        let image = self.path(&format!("disk-{index}"));
+        let image = image.display();
+        let file = format!("driver=file,filename={image},node-name=file{index},discard=unmap");
+        match kind {
+            Kind::Qcow2 | Kind::Raw | Kind::RawWithIothread => {
+                let format = if matches!(kind, Kind::Qcow2) {
+                    "qcow2"
+                } else {
+                    "raw"
+                };
+                command.args(["-blockdev", &file, "-blockdev"]);
+                command.arg(format!(
+                    "driver={format},file=file{index},node-name=node{index},discard=unmap"
+                ));
+                let mut device = format!("virtio-blk-pci,drive=node{index},id=vd{index}");
+                if matches!(kind, Kind::RawWithIothread) {
+                    command.args(["-object", "iothread,id=io0"]);
+                    device.push_str(",iothread=io0");
+                }
+                command.args(["-device", &device]);
+            }
+            Kind::ScsiRaw => {
+                command.arg("-drive");
+                command.arg(format!(
+                    "if=none,id=drive{index},file={image},format=raw,discard=unmap"
+                ));
+                command.args(["-device", "virtio-scsi-pci,id=scsi0", "-device"]);
+                command.arg(format!("scsi-hd,bus=scsi0.0,drive=drive{index},id=vd{index}"));
+            }
+        }
+    }
+
+    /// Ends QEMU as a power button does (`quit`), or by SIGKILL.
+    pub(crate) async fn power_off(&mut self, how: PowerOff) {
+        let mut process = self.process.take().unwrap();
+        match how {
+            PowerOff::Orderly => drop(self.command("quit", Value::Null).await),
+            PowerOff::Killed => process.kill().unwrap(),
+        }
+        self.control = None;
+        tokio::task::spawn_blocking(move || process.wait())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn monitor(&self) -> PathBuf {
+        self.path("qmp")
+    }
+
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.path("scratch")
+    }
+
+    pub(crate) fn machine(&self) -> MachineSpecification {
+        let disk = |index: usize| DiskSpecification {
+            name: format!("disk{index}"),
+            device: format!("vd{index}"),
+            bus: DiskBus::VirtioBlk,
+        };
+        MachineSpecification {
+            vm: "tested".into(),
+            uuid: Some(UUID.into()),
+            processors: 1,
+            memory: ByteCount(64 << 20),
+            firmware: Firmware::Bios,
+            machine_type: "pc".into(),
+            disks: (0..self.kinds.len()).map(disk).collect(),
+            nics: vec![NicSpecification { mac: MAC.into() }],
+        }
+    }
+
+    pub(crate) fn source(&self) -> QemuSource {
+        self.source_at(&self.monitor())
+    }
+
+    pub(crate) fn source_at(&self, monitor: &Path) -> QemuSource {
+        self.source_of(self.machine(), monitor)
+    }
+
+    pub(crate) fn source_of(&self, machine: MachineSpecification, monitor: &Path) -> QemuSource {
+        QemuSource::new(QemuSourceConfig {
+            monitor: monitor.to_owned(),
+            machine,
+            scratch_directory: self.scratch(),
+        })
+    }
+
+    pub(crate) async fn command(
+        &self,
+        name: &str,
+        arguments: Value,
+    ) -> Result<Value, farshore_qmp::QmpError> {
+        self.control.as_ref().unwrap().execute(name, arguments).await
+    }
+
+    /// Does a `qemu-io` command on the device's own node, below which everything of Farshore lies.
+    pub(crate) async fn qemu_io(&self, disk: usize, command: &str) {
+        let device = match self.kinds[disk] {
+            Kind::ScsiRaw => format!("vd{disk}"),
+            Kind::Qcow2 | Kind::Raw | Kind::RawWithIothread => {
+                format!("/machine/peripheral/vd{disk}/virtio-backend")
+            }
+        };
+        let line = format!("qemu-io -d {device} \"{command}\"");
+        let said = self
+            .command("human-monitor-command", json!({"command-line": line}))
+            .await
+            .unwrap();
+        let said = said.as_str().unwrap();
+        assert!(
+            !said.to_lowercase().contains("error") && !said.contains("failed"),
+            "{said}"
+        );
+    }
+
+    /// Everything in QEMU that bears a name of ours.
+    pub(crate) async fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let nodes = self
+            .command("query-named-block-nodes", json!({"flat": true}))
+            .await
+            .unwrap();
+        for node in nodes.as_array().unwrap() {
+            let name = node["node-name"].as_str().unwrap();
+            if name.starts_with("fs-") {
+                found.push(name.to_owned());
+            }
+            for bitmap in node["dirty-bitmaps"].as_array().into_iter().flatten() {
+                let recording = bitmap["recording"].as_bool().unwrap();
+                let name = bitmap["name"].as_str().unwrap();
+                let short = name.splitn(4, '.').last().unwrap();
+                found.push(format!("{short}{}", if recording { "" } else { " (disabled)" }));
+            }
+        }
+        let exports = self.command("query-block-exports", Value::Null).await.unwrap();
+        let ids = exports.as_array().unwrap().iter();
+        found.extend(ids.map(|export| export["id"].as_str().unwrap().to_owned()));
+        found.sort();
+        found
+    }
+}
+
+pub(crate) enum PowerOff {
+    Orderly,
+    Killed,
+}

@@ -361,6 +361,16 @@ fn a_vault_and_a_chain_have_one_writer_each() {
 }
 
 #[test]
+fn a_vault_is_shared_by_threads_and_a_writer_goes_to_one() {
+    fn shared<T: Send + Sync + Clone>(_: &T) {}
+    fn goes<T: Send>(_: &T) {}
+    let at = fixture();
+    shared(&at.vault);
+    shared(&at.reader());
+    goes(&at.writer);
+}
+
+#[test]
 fn a_vault_is_created_only_where_nothing_is() {
     let directory = tempfile::tempdir().unwrap();
     assert!(matches!(

@@ -38,12 +38,11 @@ fn a_test_failover_is_isolated_and_leaves_nothing_behind() {
     let points = lab.cli.points("db");
     lab.cli.points_at_least("db", points + 2, Duration::from_secs(60));
 
-    let test = named(
-        lab.cli
-            .run(&["failover", "test", "db", "--wait", "-o", "json"])
-            .done()
-            .json(),
-    );
+    let test = lab
+        .cli
+        .run(&["failover", "test", "db", "--wait", "-o", "json"])
+        .done()
+        .json();
     let name = test["name"].as_str().unwrap().to_owned();
     assert_eq!(test["state"], "Running", "{test:#}");
     let bubble = test["recovered"]["namespace"].as_str().unwrap().to_owned();
@@ -70,12 +69,11 @@ fn a_test_failover_is_isolated_and_leaves_nothing_behind() {
         .run(&["failover", "cleanup", &name, "--notes", "it booted", "--wait"])
         .done();
     eventually(Duration::from_secs(60), "the test is cleaned", || {
-        let test = named(
-            lab.cli
-                .run(&["get", "test-failovers", &name, "-o", "json"])
-                .done()
-                .json(),
-        );
+        let test = lab
+            .cli
+            .run(&["get", "test-failovers", &name, "-o", "json"])
+            .done()
+            .json();
         assert_ne!(test["state"], "Failed", "{test:#}");
         (test["state"] == "Cleaned" && test["notes"] == "it booted").then_some(())
     });

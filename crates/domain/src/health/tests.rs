@@ -1,0 +1,121 @@
+use super::*;
+use crate::protection::Stage;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn known(valid_through_seconds: u64, offset_seconds: i64, uncertainty_seconds: u64) -> KnownInstant {
+    KnownInstant {
+        valid_through: WallTime(valid_through_seconds * SECOND),
+        clock_offset_nanoseconds: offset_seconds * 1_000_000_000,
+        uncertainty: Duration::from_secs(uncertainty_seconds),
+    }
+}
+
+fn seen<'a>(protection: &'a Protection, failover: &'a Failover) -> Observation<'a> {
+    Observation {
+        protection,
+        failover,
+        source: Attachment::Attached,
+        target: Attachment::Attached,
+        source_detail: "",
+        fencing: Fencing::NotFenced,
+        rpo: Some(Duration::from_secs(3)),
+        rpo_target: Duration::from_secs(15),
+    }
+}
+
+#[test]
+fn the_age_is_corrected_by_the_offset_and_never_better_than_the_truth() {
+    let now = WallTime(1000 * SECOND);
+    // The target's clock is ahead by 60 s, so what it calls 1050 was 990 here.
+    assert_eq!(
+        recovery_point_age(now, known(1050, 60, 2)),
+        Duration::from_secs(12)
+    );
+    assert_eq!(
+        recovery_point_age(now, known(930, -60, 2)),
+        Duration::from_secs(12)
+    );
+    // An instant that seems to lie in the future is as old as the clocks may be wrong.
+    assert_eq!(recovery_point_age(now, known(1005, 0, 2)), Duration::from_secs(2));
+}
+
+#[test]
+fn the_age_is_at_least_the_true_one_for_every_error_within_the_uncertainty() {
+    let now = WallTime(1000 * SECOND);
+    for true_offset in -5i64..=5 {
+        for error in -2i64..=2 {
+            let captured_here = 990;
+            let valid_through = u64::try_from(captured_here + true_offset).unwrap();
+            let shown = recovery_point_age(now, known(valid_through, true_offset + error, 2));
+            assert!(
+                shown >= Duration::from_secs(10),
+                "{true_offset} {error}: {shown:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_vm_that_does_as_declared_is_normal() {
+    let (health, reasons) = health(&seen(&Protection::Protected, &Failover::None));
+    assert_eq!((health, reasons), (Health::Normal, vec![]));
+}
+
+#[test]
+fn every_reason_is_told_and_the_worst_decides() {
+    let failed = Protection::Failed {
+        at: Stage::InitialSync,
+        reason: "why".into(),
+    };
+    let codes = |observation: &Observation<'_>| {
+        let (worst, reasons) = health(observation);
+        (
+            worst,
+            reasons.into_iter().map(|reason| reason.code).collect::<Vec<_>>(),
+        )
+    };
+    let protected = Protection::Protected;
+    let base = seen(&protected, &Failover::None);
+    let late = Observation {
+        rpo: Some(Duration::from_secs(20)),
+        source: Attachment::Lost,
+        ..base
+    };
+    assert_eq!(
+        codes(&late),
+        (Health::Warning, vec!["rpo-exceeded", "source-replicator-lost"])
+    );
+    let very_late = Observation {
+        rpo: Some(Duration::from_secs(31)),
+        source_detail: "the target is full",
+        ..base
+    };
+    assert_eq!(
+        codes(&very_late),
+        (Health::Critical, vec!["rpo-exceeded", "source-waits"])
+    );
+    let fenced = Observation {
+        fencing: Fencing::Fenced,
+        target: Attachment::Lost,
+        ..base
+    };
+    assert_eq!(
+        codes(&fenced),
+        (Health::Critical, vec!["source-fenced", "target-replicator-lost"])
+    );
+    assert_eq!(
+        codes(&seen(&failed, &Failover::None)),
+        (Health::Critical, vec!["protection-failed"])
+    );
+}
+
+#[test]
+fn after_a_failover_the_old_source_is_not_judged() {
+    let observation = Observation {
+        fencing: Fencing::Fenced,
+        source: Attachment::Lost,
+        ..seen(&Protection::Protected, &Failover::FailedOver)
+    };
+    assert_eq!(health(&observation).0, Health::Normal);
+}

@@ -1,0 +1,269 @@
+//! Decides what is shown of a protected VM: its record, its declaration, what the replicators report, and what
+//! follows from these. Everything shown is derived anew each time; nothing shown is stored.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use farshore_blocks::clock::WallTime;
+use farshore_domain::{
+    allowed_operations::{Operation, allowed_operations},
+    declaration::{DeclarationSet, Name, ProtectedVm, ReplicationPolicy},
+    failover::Failover,
+    health::{Attachment, Fencing, Health, KnownInstant, Observation, Reason, health, recovery_point_age},
+    job::{Job, JobId, Lane},
+    protection::Protection,
+};
+use farshore_proto::v1::{self, SourcePhase};
+
+use super::messages;
+use crate::{
+    control::Control,
+    fleet::{self, FleetView, ReplicatorView},
+    machine,
+    records::{self, VmRecord},
+    replicators::{is_attached, recovered_condition, source_status, target_status},
+    store::StoreError,
+};
+
+/// How long a report may have been under way. The streams' keepalive cuts a connection that is slower, so a
+/// report that arrived is not older; without it the RPO shown could be better than the truth.
+const REPORT_DELAY: Duration = Duration::from_secs(1);
+
+/// One look at all VMs: what is durable and what is reported at one moment.
+pub struct VmViews {
+    declared: DeclarationSet,
+    active_jobs: BTreeMap<String, JobId>,
+    fleet: Arc<FleetView>,
+    now: WallTime,
+}
+
+/// One look at one VM.
+pub struct VmView<'a> {
+    /// Its record.
+    pub record: &'a VmRecord,
+    /// What is declared of it.
+    pub declared: &'a ProtectedVm,
+    /// The declared seconds of data that may be at stake.
+    pub rpo_target: Duration,
+    /// What its source last reported.
+    pub source: Option<&'a v1::SourceStatus>,
+    /// What its target last reported.
+    pub target: Option<&'a v1::TargetStatus>,
+    /// The seconds of data that would be lost now; absent while there is no point or after a failover.
+    pub rpo: Option<Duration>,
+    /// How well replication does.
+    pub health: Health,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    active_job: Option<&'a JobId>,
+    fleet: &'a FleetView,
+}
+
+impl VmViews {
+    /// A look at what is now.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub fn look(control: &Control) -> Result<Self, StoreError> {
+        let store = &*control.store;
+        Ok(Self {
+            declared: records::declared(store)?,
+            active_jobs: active_jobs(&records::list::<Job>(store)?),
+            fleet: control.view(),
+            now: control.clock.now(),
+        })
+    }
+
+    /// The VM of this record; absent while its declaration is missing, which is only between two transactions.
+    #[must_use]
+    pub fn vm<'a>(&'a self, record: &'a VmRecord) -> Option<VmView<'a>> {
+        let name: Name = record.name.parse().ok()?;
+        let declared = self.declared.vm(&name)?;
+        let rpo_target = self
+            .declared
+            .policy(declared.policy())
+            .map_or(Duration::MAX, ReplicationPolicy::rpo_target);
+        let fleet = &*self.fleet;
+        let source = source_status(fleet, declared.source().site.as_str(), record.chain);
+        let target = target_status(fleet, declared.target().site.as_str(), record.chain);
+        let rpo = target
+            .filter(|_| record.failover == Failover::None)
+            .and_then(|(replicator, target)| rpo(replicator, target, self.now));
+        let source = source.map(|(_, status)| status);
+        let (health, reasons) = health(&Observation {
+            protection: &record.protection,
+            failover: &record.failover,
+            source: attachment(fleet, declared.source().site.as_str()),
+            target: attachment(fleet, declared.target().site.as_str()),
+            source_detail: source.map_or("", |source| source.detail.as_str()),
+            fencing: match source.map(v1::SourceStatus::phase) {
+                Some(SourcePhase::Fenced) => Fencing::Fenced,
+                Some(_) | None => Fencing::NotFenced,
+            },
+            rpo,
+            rpo_target,
+        });
+        Some(VmView {
+            record,
+            declared,
+            rpo_target,
+            source,
+            target: target.map(|(_, status)| status),
+            rpo,
+            health,
+            reasons,
+            active_job: self.active_jobs.get(&record.name),
+            fleet,
+        })
+    }
+}
+
+impl VmView<'_> {
+    /// As users see it.
+    #[must_use]
+    pub fn message(&self) -> v1::Vm {
+        let record = self.record;
+        let source = self.source.cloned().unwrap_or_default();
+        let (state, state_detail) = self.state();
+        v1::Vm {
+            name: record.name.clone(),
+            policy: self.declared.policy().to_string(),
+            source_site: self.declared.source().site.to_string(),
+            target_site: self.declared.target().site.to_string(),
+            machine: Some(machine::to_wire(self.declared)),
+            state: state.into(),
+            state_detail,
+            failover: failover(&record.failover).into(),
+            health: self.health_message().into(),
+            health_reasons: self.reasons.iter().map(reason).collect(),
+            rpo: self.rpo.map(machine::duration),
+            rpo_target: Some(machine::duration(self.rpo_target)),
+            sync_done_bytes: source.sync_done_bytes,
+            sync_total_bytes: source.sync_total_bytes,
+            sync_bytes_per_second: source.sync_bytes_per_second,
+            backlog_bytes: source.backlog_bytes,
+            points: self.target.map_or(0, |target| target.points),
+            newest: self.target.and_then(|target| target.newest.clone()),
+            allowed_operations: self.allowed_operations(),
+            checks: record.checks.iter().map(messages::check).collect(),
+            volumes: machine::volumes_to_wire(&record.volumes),
+            source_phase: source.phase,
+            source_detail: source.detail,
+            active_job: self.active_job.map(ToString::to_string).unwrap_or_default(),
+            recovered: self.recovered(),
+            last_cycle: source.last_cycle,
+            last_hold: source.last_hold,
+        }
+    }
+
+    fn state(&self) -> (v1::ProtectionState, String) {
+        let none = String::new();
+        match &self.record.protection {
+            Protection::Pending => (v1::ProtectionState::Pending, none),
+            Protection::CheckingPrerequisites => (v1::ProtectionState::CheckingPrerequisites, none),
+            Protection::InstallingMobility => (v1::ProtectionState::InstallingMobility, none),
+            Protection::PreparingTarget => (v1::ProtectionState::PreparingTarget, none),
+            Protection::EnablingReplication => (v1::ProtectionState::EnablingReplication, none),
+            Protection::InitialSync => (v1::ProtectionState::InitialSync, none),
+            Protection::AwaitingRecoveryPoint => (v1::ProtectionState::AwaitingRecoveryPoint, none),
+            Protection::Protected => (v1::ProtectionState::Protected, none),
+            Protection::Resynchronizing { why } => {
+                let reported = self
+                    .source
+                    .map(|source| &source.detail)
+                    .filter(|detail| !detail.is_empty());
+                (
+                    v1::ProtectionState::Resynchronizing,
+                    reported.unwrap_or(why).clone(),
+                )
+            }
+            Protection::Paused => (v1::ProtectionState::Paused, none),
+            Protection::Disabling => (v1::ProtectionState::Disabling, none),
+            Protection::Failed { at, reason } => {
+                (v1::ProtectionState::Failed, format!("at {at:?}: {reason}"))
+            }
+        }
+    }
+
+    fn health_message(&self) -> v1::ReplicationHealth {
+        match self.health {
+            Health::Normal => v1::ReplicationHealth::Normal,
+            Health::Warning => v1::ReplicationHealth::Warning,
+            Health::Critical => v1::ReplicationHealth::Critical,
+        }
+    }
+
+    fn allowed_operations(&self) -> Vec<String> {
+        let record = self.record;
+        allowed_operations(&record.protection, &record.failover, record.known_points())
+            .into_iter()
+            .map(|operation: Operation| operation.name().to_owned())
+            .collect()
+    }
+
+    fn recovered(&self) -> Option<v1::RecoveredVm> {
+        let recovery = self.record.recovery.as_ref()?;
+        let started = recovery.started.as_ref()?;
+        let point = recovery.point.map_or(0, |point| point.0);
+        let condition = recovered_condition(self.fleet, self.declared.target().site.as_str(), &recovery.id);
+        Some(messages::recovered(started, &recovery.id, point, condition))
+    }
+}
+
+fn failover(failover: &Failover) -> v1::FailoverState {
+    match failover {
+        Failover::None => v1::FailoverState::None,
+        Failover::FailingOver => v1::FailoverState::FailingOver,
+        Failover::FailedOver => v1::FailoverState::FailedOver,
+        Failover::Failed { .. } => v1::FailoverState::Failed,
+    }
+}
+
+fn reason(reason: &Reason) -> v1::HealthReason {
+    v1::HealthReason {
+        code: reason.code.to_owned(),
+        what: reason.what.clone(),
+        possible_cause: reason.possible_cause.to_owned(),
+        what_to_do: reason.what_to_do.to_owned(),
+    }
+}
+
+fn attachment(fleet: &FleetView, site: &str) -> Attachment {
+    match is_attached(fleet, site) {
+        true => Attachment::Attached,
+        false => Attachment::Lost,
+    }
+}
+
+/// The RPO by what the target's replicator last reported, however long ago that was.
+fn rpo(replicator: &ReplicatorView, target: &v1::TargetStatus, now: WallTime) -> Option<Duration> {
+    let newest = target.newest.as_ref()?;
+    let valid_through = target.valid_through.as_ref().or(newest.sealed_at.as_ref());
+    let valid_through = fleet::wall_time(valid_through?)?;
+    let reported_at = fleet::wall_time(replicator.report.as_ref()?.at.as_ref()?)?;
+    let received_at = replicator.reported_at?;
+    let offset = i128::from(reported_at.0) - i128::from(received_at.0);
+    let uncertainty = target
+        .clock_uncertainty
+        .as_ref()
+        .and_then(fleet::duration)
+        .unwrap_or_default();
+    let known = KnownInstant {
+        valid_through,
+        clock_offset_nanoseconds: i64::try_from(offset).ok()?,
+        uncertainty: uncertainty.saturating_add(REPORT_DELAY),
+    };
+    Some(recovery_point_age(now, known))
+}
+
+/// The job that works on each VM: the first of its exclusive lane, or else the newest of its shared one.
+fn active_jobs(jobs: &[Job]) -> BTreeMap<String, JobId> {
+    let mut active = BTreeMap::new();
+    let under_way = || jobs.iter().filter(|job: &&Job| !job.state.has_ended());
+    for job in under_way().filter(|job| job.kind.lane() == Lane::Shared) {
+        active.insert(job.vm.clone(), job.id.clone());
+    }
+    for job in under_way().rev().filter(|job| job.kind.lane() == Lane::Exclusive) {
+        active.insert(job.vm.clone(), job.id.clone());
+    }
+    active
+}

@@ -1,0 +1,68 @@
+//! Decides how a declared machine is told to replicators and to users.
+
+use std::time::Duration;
+
+use farshore_domain::declaration::{ProtectedVm, ReplicationPolicy};
+use farshore_proto::v1;
+
+use crate::records::VolumeRecord;
+
+/// The machine of a declared VM.
+#[must_use]
+pub fn to_wire(vm: &ProtectedVm) -> v1::Machine {
+    let machine = vm.machine();
+    v1::Machine {
+        vm: vm.name().to_string(),
+        uuid: machine.uuid().map(ToString::to_string).unwrap_or_default(),
+        processors: machine.processors(),
+        memory_bytes: machine.memory().0,
+        firmware: machine.firmware().as_str().to_owned(),
+        machine_type: machine.machine_type().to_string(),
+        disks: machine
+            .disks()
+            .iter()
+            .map(|disk| v1::Disk {
+                name: disk.name.to_string(),
+                device: disk.device.to_string(),
+                bus: disk.bus.as_str().to_owned(),
+            })
+            .collect(),
+        nics: machine
+            .nics()
+            .iter()
+            .map(|nic| v1::Nic {
+                mac: nic.mac.to_string(),
+            })
+            .collect(),
+    }
+}
+
+/// What the source is to do by the policy.
+#[must_use]
+pub fn policy_to_wire(policy: &ReplicationPolicy) -> v1::Replicate {
+    v1::Replicate {
+        interval: Some(duration(policy.interval())),
+        bandwidth_bytes_per_second: policy.bandwidth_limit().map_or(0, |limit| limit.0),
+    }
+}
+
+/// The volumes of a VM.
+#[must_use]
+pub fn volumes_to_wire(volumes: &[VolumeRecord]) -> Vec<v1::Volume> {
+    volumes
+        .iter()
+        .map(|volume| v1::Volume {
+            name: volume.name.clone(),
+            size_bytes: volume.size_bytes,
+        })
+        .collect()
+}
+
+/// A duration as the wire has it; one that is too long becomes the longest.
+#[must_use]
+pub fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}

@@ -1,0 +1,219 @@
+//! Decides what applying documents changes: all of them or nothing.
+
+use farshore_blocks::clock::WallTime;
+use farshore_domain::{
+    allowed_operations::{Operation, Points, is_allowed},
+    declaration::{Declaration, DeclarationKey, DeclarationSet, Effect, Kind, ProtectedVm, check_apply},
+    job::{Job, JobKind},
+    protection::Protection,
+};
+
+use super::{Fresh, Refusal};
+use crate::records::{self, Applied, AppliedEffect, EventRecord, Severity, VmRecord, Work};
+
+/// The documents of one apply, with fresh identities for each.
+pub struct Applying {
+    documents: Vec<(Declaration, Fresh)>,
+}
+
+impl Applying {
+    /// These documents.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn new(documents: Vec<Declaration>) -> Result<Self, Refusal> {
+        if documents.is_empty() {
+            return Err(Refusal::EmptyManifest);
+        }
+        let with_identities = documents
+            .into_iter()
+            .map(|document| Ok((document, Fresh::make()?)))
+            .collect::<Result<_, Refusal>>()?;
+        Ok(Self {
+            documents: with_identities,
+        })
+    }
+}
+
+/// Declares the documents and plans the jobs that follow.
+///
+/// # Errors
+/// When any of them does not fit.
+pub fn apply(work: &mut Work<'_>, applying: &Applying, now: WallTime) -> Result<Vec<Applied>, Refusal> {
+    let existing = records::all_declared(work)?;
+    let documents: Vec<Declaration> = applying
+        .documents
+        .iter()
+        .map(|(document, _)| document.clone())
+        .collect();
+    let plan = check_apply(&existing, &documents);
+    let refusals: Vec<_> = plan
+        .refusals()
+        .map(|(key, refusal)| (key.clone(), refusal.clone()))
+        .collect();
+    if !refusals.is_empty() {
+        return Err(Refusal::Declarations(refusals));
+    }
+    let mut applied = Vec::new();
+    for ((document, fresh), outcome) in applying.documents.iter().zip(&plan.outcomes) {
+        let effect = match &outcome.effect {
+            Effect::Created => AppliedEffect::Created,
+            Effect::Changed { parts } => {
+                check_change(work, &existing, document, parts)?;
+                AppliedEffect::Changed
+            }
+            Effect::Unchanged | Effect::Refused(_) => AppliedEffect::Unchanged,
+        };
+        if effect != AppliedEffect::Unchanged {
+            records::declare(work, document)?;
+            tell(work, &outcome.key, effect, now)?;
+        }
+        let job = match document {
+            Declaration::ProtectedVm(vm) => enable(work, vm, fresh, now)?.then(|| fresh.job.clone()),
+            Declaration::Site(_) | Declaration::ReplicationPolicy(_) => None,
+        };
+        applied.push(Applied {
+            kind: outcome.key.kind,
+            name: outcome.key.name.to_string(),
+            effect,
+            job,
+        });
+    }
+    Ok(applied)
+}
+
+/// Plans the job that protects the VM, if it is not protected and no job is at it. Whether it did.
+fn enable(work: &mut Work<'_>, vm: &ProtectedVm, fresh: &Fresh, now: WallTime) -> Result<bool, Refusal> {
+    let name = vm.name().as_str();
+    let record = match work.get::<VmRecord>(name)? {
+        None => VmRecord::new(name, fresh.chain, fresh.holder, fresh.job.clone()),
+        Some(record) if record.protection == Protection::Disabling => {
+            return Err(Refusal::InUse {
+                key: key_of(vm),
+                message: "its protection is being removed; apply it when that job has ended".to_owned(),
+            });
+        }
+        Some(mut record) => {
+            let allowed = is_allowed(
+                Operation::Enable,
+                &record.protection,
+                &record.failover,
+                Points::NoneKnown,
+            );
+            if !allowed || is_under_way(work, &record)? {
+                return Ok(false);
+            }
+            record.latest_job = fresh.job.clone();
+            record
+        }
+    };
+    work.put(&Job::plan(
+        fresh.job.clone(),
+        JobKind::EnableProtection,
+        name,
+        None,
+        now,
+    ))?;
+    work.put(&record)?;
+    Ok(true)
+}
+
+fn is_under_way(work: &mut Work<'_>, record: &VmRecord) -> Result<bool, Refusal> {
+    let job = work.get::<Job>(&record.latest_job.0)?;
+    Ok(job.is_some_and(|job| !job.state.has_ended()))
+}
+
+/// What a change may touch while something depends on it.
+fn check_change(
+    work: &mut Work<'_>,
+    existing: &DeclarationSet,
+    document: &Declaration,
+    parts: &[String],
+) -> Result<(), Refusal> {
+    match document {
+        // What may be taken from a site was checked with its references.
+        Declaration::Site(_) => Ok(()),
+        Declaration::ReplicationPolicy(policy) => {
+            let is_only_shown = parts.iter().all(|part| part == "spec.rpoTarget");
+            for vm in existing.vms().filter(|vm| vm.policy() == policy.name()) {
+                if !is_only_shown && is_assigned(work, vm.name().as_str())? {
+                    return Err(Refusal::InUse {
+                        key: document.key(),
+                        message: format!(
+                            "{} replicates by it, and a source takes a policy only when it is installed; \
+                             only spec.rpoTarget can be changed, or declare another policy",
+                            vm.name()
+                        ),
+                    });
+                }
+            }
+            Ok(())
+        }
+        Declaration::ProtectedVm(vm) => check_vm_change(work, existing, vm),
+    }
+}
+
+fn check_vm_change(work: &mut Work<'_>, existing: &DeclarationSet, vm: &ProtectedVm) -> Result<(), Refusal> {
+    let Some(before) = existing.vm(vm.name()) else {
+        return Ok(());
+    };
+    let only_network = before.policy() == vm.policy()
+        && before.source() == vm.source()
+        && before.machine() == vm.machine()
+        && before.target().site == vm.target().site;
+    if only_network || !is_assigned(work, vm.name().as_str())? {
+        return Ok(());
+    }
+    Err(Refusal::InUse {
+        key: key_of(vm),
+        message: "its target was prepared for what was declared before; only spec.target.network can be \
+                  changed, or delete it and apply it again"
+            .to_owned(),
+    })
+}
+
+/// Whether a job may be at work on the VM, or the target was prepared for it.
+fn is_assigned(work: &mut Work<'_>, name: &str) -> Result<bool, Refusal> {
+    let Some(record) = work.get::<VmRecord>(name)? else {
+        return Ok(false);
+    };
+    Ok(record.tenure.is_some() || is_under_way(work, &record)?)
+}
+
+fn key_of(vm: &ProtectedVm) -> DeclarationKey {
+    DeclarationKey {
+        kind: Kind::ProtectedVm,
+        name: vm.name().clone(),
+    }
+}
+
+fn tell(
+    work: &mut Work<'_>,
+    key: &DeclarationKey,
+    effect: AppliedEffect,
+    now: WallTime,
+) -> Result<(), Refusal> {
+    let what = match effect {
+        AppliedEffect::Created => "declared",
+        AppliedEffect::Changed => "changed",
+        AppliedEffect::Unchanged => return Ok(()),
+    };
+    let event = EventRecord::new(
+        Severity::Information,
+        what,
+        format!("{key} was {what}"),
+        &subject(key),
+        now,
+    );
+    Ok(work.tell(&event)?)
+}
+
+/// What a declaration is in events, like `vm/shop-db`.
+pub(super) fn subject(key: &DeclarationKey) -> String {
+    let kind = match key.kind {
+        Kind::Site => "site",
+        Kind::ReplicationPolicy => "policy",
+        Kind::ProtectedVm => "vm",
+    };
+    format!("{kind}/{}", key.name)
+}

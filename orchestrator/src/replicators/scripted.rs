@@ -1,0 +1,434 @@
+//! Replicators for tests: one state for all sites, that carries commands out as real ones would, fails when the
+//! script says so, and remembers what it was asked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use farshore_blocks::clock::WallTime;
+use farshore_proto::v1::{self, command::Body, command_result::Outcome, start_recovery::Network};
+use tokio::sync::watch;
+
+use super::{Commanding, Order, Replicators};
+use crate::fleet::{FleetError, FleetView, ReplicatorView};
+
+/// A VM of the site east that is to be recovered at the site west.
+pub(crate) const MANIFEST: &str = r#"
+apiVersion: farshore/v1
+kind: Site
+metadata: {name: east}
+spec: {provider: qemu}
+---
+apiVersion: farshore/v1
+kind: Site
+metadata: {name: west}
+spec:
+  provider: qemu
+  networks:
+    - {name: production, bridge: prod0}
+---
+apiVersion: farshore/v1
+kind: ReplicationPolicy
+metadata: {name: gold}
+spec:
+  interval: 2s
+  rpoTarget: 15s
+---
+apiVersion: farshore/v1
+kind: ProtectedVm
+metadata: {name: shop-db}
+spec:
+  policy: gold
+  source: {site: east, monitor: /run/vms/shop-db.qmp}
+  target: {site: west, network: production}
+  machine:
+    processors: 1
+    memory: 256MiB
+    firmware: bios
+    machineType: pc
+    disks:
+      - {name: root, device: vdroot}
+      - {name: data, device: vddata}
+    nics:
+      - {mac: "52:54:00:00:00:01"}
+"#;
+
+/// The two sites of all tests.
+pub(crate) const SITES: [&str; 2] = ["east", "west"];
+
+/// What the script may do to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is not carried out and fails.
+    Fails { retryable: bool },
+    /// It is carried out, and the answer is lost.
+    AnswerLost,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct World {
+    /// By chain: the epoch's number and holder.
+    pub(crate) epochs: BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
+    /// By chain: the VM and its phase.
+    pub(crate) sources: BTreeMap<Vec<u8>, (String, v1::SourcePhase)>,
+    /// By chain: the newest sequence.
+    pub(crate) points: BTreeMap<Vec<u8>, u64>,
+    /// Recovered VMs, by name, with their network.
+    pub(crate) recovered: BTreeMap<String, Option<Network>>,
+    /// Every command, in order: identifier and part.
+    pub(crate) asked: Vec<(String, &'static str)>,
+    /// By part: what happens to the next commands.
+    pub(crate) faults: BTreeMap<&'static str, Vec<Fault>>,
+    /// Parts whose commands never end.
+    pub(crate) stuck: BTreeSet<&'static str>,
+    /// Sites without a replicator.
+    pub(crate) away: BTreeSet<&'static str>,
+    /// Codes of the source's checks that fail.
+    pub(crate) failed_checks: Vec<&'static str>,
+    pub(crate) ways_out: Vec<String>,
+    pub(crate) leaks: Vec<v1::Leak>,
+    /// The phase that a source takes when it is enabled.
+    pub(crate) enabled_phase: Option<v1::SourcePhase>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Scripted {
+    world: Arc<Mutex<World>>,
+    views: Arc<watch::Sender<Arc<FleetView>>>,
+}
+
+pub(crate) fn part_of(body: &Body) -> &'static str {
+    match body {
+        Body::CheckSource(_) => "check-source",
+        Body::CheckTarget(_) => "check-target",
+        Body::PrepareTarget(_) => "prepare-target",
+        Body::InstallSource(_) => "install-source",
+        Body::EnableSource(_) => "enable-source",
+        Body::RemoveSource(_) => "remove-source",
+        Body::Fence(_) => "fence",
+        Body::ListPoints(_) => "list-points",
+        Body::StartRecovery(_) => "start-recovery",
+        Body::DiscardRecovery(_) => "discard-recovery",
+    }
+}
+
+impl Scripted {
+    pub(crate) fn new() -> Self {
+        Self::over(World::default())
+    }
+
+    pub(crate) fn over(world: World) -> Self {
+        let scripted = Self {
+            world: Arc::new(Mutex::new(world)),
+            views: Arc::new(watch::Sender::new(Arc::default())),
+        };
+        scripted.publish();
+        scripted
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// Changes the world and has the replicators report it.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut World)) {
+        change(&mut self.world());
+        self.publish();
+    }
+
+    /// What the replicator of this site reports now.
+    pub(crate) fn report(&self, site: &str) -> v1::Report {
+        self.world().report(site)
+    }
+
+    pub(crate) fn register(site: &str) -> v1::Register {
+        let has_vault = site == "west";
+        v1::Register {
+            name: format!("{site}-1"),
+            site: site.to_owned(),
+            software_version: "0.1.0".to_owned(),
+            instance: "test".to_owned(),
+            replication_endpoint: if has_vault {
+                "http://10.0.0.2:7201".to_owned()
+            } else {
+                String::new()
+            },
+            vault_incarnation: if has_vault {
+                vec![9; 16].into()
+            } else {
+                Vec::new().into()
+            },
+            sent_at: Some(now()),
+        }
+    }
+
+    fn publish(&self) {
+        let replicators = SITES.into_iter().map(|site| {
+            let world = self.world();
+            let view = ReplicatorView {
+                register: Self::register(site),
+                up: !world.away.contains(site),
+                last_seen: WallTime::now(),
+                report: Some(world.report(site)),
+                reported_at: Some(WallTime::now()),
+            };
+            (format!("{site}-1"), view)
+        });
+        let view = FleetView {
+            replicators: replicators.collect(),
+        };
+        self.views.send_replace(Arc::new(view));
+    }
+
+    /// Carries a command out as the script says; `None` is an answer that never comes.
+    pub(crate) fn carry_out(&self, id: &str, body: &Body) -> Option<Outcome> {
+        let part = part_of(body);
+        let answer = {
+            let mut world = self.world();
+            world.asked.push((id.to_owned(), part));
+            let fault = world.faults.get_mut(part).and_then(Vec::pop);
+            match fault {
+                Some(Fault::Fails { retryable }) => Some(Outcome::Failure(v1::Failure {
+                    reason: "scripted".to_owned(),
+                    message: format!("{part} fails"),
+                    retryable,
+                })),
+                Some(Fault::AnswerLost) => {
+                    world.carry_out(body);
+                    None
+                }
+                None => Some(world.carry_out(body)),
+            }
+        };
+        self.publish();
+        answer
+    }
+}
+
+impl Replicators for Scripted {
+    fn command(&self, order: Order) -> Commanding<'_> {
+        Box::pin(async move {
+            let is_stuck = self.world().stuck.contains(part_of(&order.body));
+            if is_stuck {
+                self.world().asked.push((order.id.clone(), part_of(&order.body)));
+                std::future::pending::<()>().await;
+            }
+            if self.world().away.contains(order.site.as_str()) {
+                return Err(FleetError::Unreachable {
+                    site: order.site,
+                    waited: order.deadline,
+                });
+            }
+            // Whoever asks the wrong site gets no answer.
+            assert_eq!(order.site, site_of(&order.body), "{:?}", order.body);
+            let answer = self.carry_out(&order.id, &order.body);
+            answer.ok_or(FleetError::NoAnswer {
+                site: order.site,
+                id: order.id,
+                waited: order.deadline,
+            })
+        })
+    }
+
+    fn reports(&self) -> watch::Receiver<Arc<FleetView>> {
+        self.views.subscribe()
+    }
+}
+
+fn site_of(body: &Body) -> &'static str {
+    match body {
+        Body::CheckSource(_) | Body::InstallSource(_) | Body::EnableSource(_) | Body::RemoveSource(_) => {
+            "east"
+        }
+        Body::CheckTarget(_)
+        | Body::PrepareTarget(_)
+        | Body::Fence(_)
+        | Body::ListPoints(_)
+        | Body::StartRecovery(_)
+        | Body::DiscardRecovery(_) => "west",
+    }
+}
+
+impl World {
+    fn carry_out(&mut self, body: &Body) -> Outcome {
+        match body {
+            Body::CheckSource(check) => Outcome::SourceChecked(self.check_source(check)),
+            Body::CheckTarget(_) => Outcome::TargetChecked(v1::TargetChecked {
+                checks: vec![check("vault-room", v1::CheckOutcome::Passed)],
+            }),
+            Body::PrepareTarget(prepare) => Outcome::TargetPrepared(v1::TargetPrepared {
+                vault_incarnation: vec![9; 16].into(),
+                epoch: Some(self.grant(&prepare.chain, &prepare.holder)),
+            }),
+            Body::InstallSource(install) => {
+                assert_eq!(install.target_endpoint, "http://10.0.0.2:7201");
+                let vm = install.machine.as_ref().unwrap().vm.clone();
+                let installed = (vm, v1::SourcePhase::Installed);
+                self.sources.entry(install.chain.to_vec()).or_insert(installed);
+                Outcome::SourceInstalled(v1::SourceInstalled {})
+            }
+            Body::EnableSource(enable) => {
+                let phase = self.enabled_phase.unwrap_or(v1::SourcePhase::Replicating);
+                let source = self
+                    .sources
+                    .get_mut(enable.chain.as_ref())
+                    .expect("an installed source");
+                source.1 = phase;
+                if phase == v1::SourcePhase::Replicating {
+                    self.points.entry(enable.chain.to_vec()).or_insert(1);
+                }
+                Outcome::SourceEnabled(v1::SourceEnabled {})
+            }
+            Body::RemoveSource(remove) => {
+                self.sources.remove(remove.chain.as_ref());
+                Outcome::SourceRemoved(v1::SourceRemoved {})
+            }
+            Body::Fence(fence) => Outcome::FenceRaised(v1::FenceRaised {
+                epoch: Some(self.grant(&fence.chain, &fence.holder)),
+            }),
+            Body::ListPoints(list) => Outcome::PointsListed(v1::PointsListed {
+                points: self.points_of(&list.chain),
+            }),
+            Body::StartRecovery(start) => {
+                assert!(
+                    self.points
+                        .get(start.chain.as_ref())
+                        .is_some_and(|newest| start.sequence <= *newest)
+                );
+                self.recovered
+                    .insert(start.recovery_id.clone(), start.network.clone());
+                Outcome::RecoveryStarted(v1::RecoveryStarted {
+                    pid: 77,
+                    monitor: "/run/r.qmp".to_owned(),
+                    namespace: "bubble".to_owned(),
+                    ways_out: self.ways_out.clone(),
+                    order_to_running: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+                })
+            }
+            Body::DiscardRecovery(discard) => {
+                self.recovered.remove(&discard.recovery_id);
+                Outcome::RecoveryDiscarded(v1::RecoveryDiscarded {
+                    leaks: self.leaks.clone(),
+                })
+            }
+        }
+    }
+
+    fn check_source(&self, asked: &v1::CheckSource) -> v1::SourceChecked {
+        let disks = &asked.machine.as_ref().unwrap().disks;
+        let failed = self
+            .failed_checks
+            .iter()
+            .map(|code| check(code, v1::CheckOutcome::Failed));
+        v1::SourceChecked {
+            checks: failed
+                .chain([check("monitor-reachable", v1::CheckOutcome::Passed)])
+                .collect(),
+            volumes: disks
+                .iter()
+                .map(|disk| v1::Volume {
+                    name: disk.name.clone(),
+                    size_bytes: 1 << 30,
+                })
+                .collect(),
+        }
+    }
+
+    /// The same holder gets the same epoch again.
+    fn grant(&mut self, chain: &[u8], holder: &[u8]) -> v1::Epoch {
+        let granted = self.epochs.entry(chain.to_vec()).or_insert((0, Vec::new()));
+        if granted.1 != holder {
+            *granted = (granted.0 + 1, holder.to_vec());
+        }
+        v1::Epoch {
+            number: granted.0,
+            holder: granted.1.clone().into(),
+        }
+    }
+
+    fn points_of(&self, chain: &[u8]) -> Vec<v1::RecoveryPoint> {
+        let newest = self.points.get(chain).copied().unwrap_or(0);
+        (1..=newest).rev().map(point).collect()
+    }
+
+    fn report(&self, site: &str) -> v1::Report {
+        let sources = self.sources.iter().map(|(chain, (vm, phase))| v1::SourceStatus {
+            vm: vm.clone(),
+            chain: chain.clone().into(),
+            phase: (*phase).into(),
+            newest: self.points.get(chain).map(|newest| v1::PointHead {
+                sequence: *newest,
+                digest: vec![1; 32].into(),
+            }),
+            sync_done_bytes: 5,
+            sync_total_bytes: 10,
+            ..v1::SourceStatus::default()
+        });
+        let targets = self
+            .epochs
+            .iter()
+            .map(|(chain, (number, holder))| v1::TargetStatus {
+                vm: self
+                    .sources
+                    .get(chain)
+                    .map_or("gone".to_owned(), |(vm, _)| vm.clone()),
+                chain: chain.clone().into(),
+                epoch: Some(v1::Epoch {
+                    number: *number,
+                    holder: holder.clone().into(),
+                }),
+                points: self.points.get(chain).copied().unwrap_or(0),
+                newest: self.points.get(chain).map(|newest| point(*newest)),
+                valid_through: Some(now()),
+                ..v1::TargetStatus::default()
+            });
+        let recovered = self.recovered.keys().map(|id| v1::RecoveredVmStatus {
+            recovery_id: id.clone(),
+            condition: v1::RecoveredVmCondition::Running.into(),
+        });
+        let is_target = site == "west";
+        v1::Report {
+            at: Some(now()),
+            sources: if is_target { Vec::new() } else { sources.collect() },
+            targets: if is_target { targets.collect() } else { Vec::new() },
+            recovered: if is_target {
+                recovered.collect()
+            } else {
+                Vec::new()
+            },
+            vault: is_target.then_some(v1::VaultStatus {
+                used_bytes: 10,
+                free_bytes: 90,
+            }),
+        }
+    }
+}
+
+fn point(sequence: u64) -> v1::RecoveryPoint {
+    v1::RecoveryPoint {
+        sequence,
+        digest: vec![1; 32].into(),
+        captured_at: Some(now()),
+        sealed_at: Some(now()),
+        kind: v1::PointKind::CrashConsistent.into(),
+        changed_bytes: 1,
+    }
+}
+
+fn check(code: &str, outcome: v1::CheckOutcome) -> v1::Check {
+    v1::Check {
+        code: code.to_owned(),
+        outcome: outcome.into(),
+        found: format!("found {code}"),
+        remedy: "do something".to_owned(),
+    }
+}
+
+pub(crate) fn now() -> prost_types::Timestamp {
+    let now = WallTime::now().0;
+    prost_types::Timestamp {
+        seconds: i64::try_from(now / 1_000_000_000).unwrap(),
+        nanos: i32::try_from(now % 1_000_000_000).unwrap(),
+    }
+}

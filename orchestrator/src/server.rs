@@ -19,6 +19,17 @@ const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Room for a slow answer on a busy machine before a connection is given up.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What reflection lists: the protocol files describe the replicators' service too, which is not here.
+const SERVED: [&str; 7] = [
+    v1::declarations_server::SERVICE_NAME,
+    v1::protection_server::SERVICE_NAME,
+    v1::failovers_server::SERVICE_NAME,
+    v1::jobs_server::SERVICE_NAME,
+    v1::fleet_server::SERVICE_NAME,
+    tonic_health::pb::health_server::SERVICE_NAME,
+    tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME,
+];
+
 /// Why the server ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -40,7 +51,12 @@ pub async fn serve(
     fleet: &Fleet,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let reflection = tonic_reflection::server::Builder::configure()
+    let reflection = SERVED
+        .into_iter()
+        .fold(
+            tonic_reflection::server::Builder::configure(),
+            tonic_reflection::server::Builder::with_service_name,
+        )
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()

@@ -1,6 +1,12 @@
 //! The replicator's HTTP: `/metrics`, `/healthz` and `/readyz`.
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +28,9 @@ pub(crate) async fn serve(
         .await
 }
 
-async fn scrape(State(metrics): State<Metrics>) -> Result<String, (StatusCode, String)> {
-    metrics
-        .render()
-        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+async fn scrape(State(metrics): State<Metrics>) -> Result<impl IntoResponse, (StatusCode, String)> {
+    match metrics.render() {
+        Ok(text) => Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text)),
+        Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
 }

@@ -149,7 +149,12 @@ async fn serve(listener: TcpListener, targets: Targets, stop: CancellationToken)
         .set_serving::<ReplicationServer<ReplicationService>>()
         .await;
     let reflection = tonic_reflection::server::Builder::configure()
+        // The protocol files describe the orchestrator's services too, which are not here.
+        .with_service_name(v1::replication_server::SERVICE_NAME)
+        .with_service_name(tonic_health::pb::health_server::SERVICE_NAME)
+        .with_service_name(tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME)
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     wire::server()
         .add_service(service)

@@ -45,6 +45,15 @@ pub struct ReplicatorConfiguration {
     pub insecure: bool,
 }
 
+/// Where unencrypted traffic may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plaintext {
+    /// Only where it stays on this machine.
+    LoopbackOnly,
+    /// Anywhere: the operator said so.
+    Anywhere,
+}
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigurationError {
@@ -87,6 +96,15 @@ impl ReplicatorConfiguration {
             source,
         })?;
         Self::parse(path, &text)
+    }
+
+    /// Where unencrypted traffic may go.
+    pub(crate) fn plaintext(&self) -> Plaintext {
+        if self.insecure {
+            Plaintext::Anywhere
+        } else {
+            Plaintext::LoopbackOnly
+        }
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigurationError> {

@@ -67,7 +67,8 @@ pub async fn run(
     let sources = match &configuration.scratch_directory {
         Some(scratch) => {
             let state = &configuration.state_directory;
-            Some(Sources::open(state, scratch.clone(), metrics.clone()).await?)
+            let plaintext = configuration.plaintext();
+            Some(Sources::open(state, scratch.clone(), plaintext, metrics.clone()).await?)
         }
         None => None,
     };

@@ -13,7 +13,9 @@ use prometheus::{
 pub(crate) enum CyclePhase {
     /// The hold of the guest's writes.
     Pause,
-    /// Reading and sending, with the wait for acknowledgements.
+    /// Reading what was captured.
+    Read,
+    /// Sending it, with the wait for acknowledgements.
     Send,
     /// From the seal to its answer.
     Seal,
@@ -96,6 +98,7 @@ impl Metrics {
     pub(crate) fn cycle_phase(&self, phase: CyclePhase, took: Duration) {
         let label = match phase {
             CyclePhase::Pause => "pause",
+            CyclePhase::Read => "read",
             CyclePhase::Send => "send",
             CyclePhase::Seal => "seal",
         };

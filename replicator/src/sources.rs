@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     assignment::{Assignment, AssignmentError, AssignmentStore, Standing},
+    configuration::{Plaintext, is_loopback},
     metrics::Metrics,
     source::{Ended, Engine, SourcePhase, SourceState},
 };
@@ -26,6 +27,7 @@ use crate::{
 pub(crate) struct Sources {
     store: AssignmentStore,
     scratch: PathBuf,
+    plaintext: Plaintext,
     metrics: Metrics,
     /// One change at a time: an engine is ended before its successor begins.
     seats: Arc<Mutex<BTreeMap<ChainId, Seat>>>,
@@ -53,6 +55,11 @@ pub(crate) enum SourcesError {
     NotAssigned(ChainId),
     #[error("chain {0} is fenced here: it can be removed, or installed again with a newer epoch")]
     Fenced(ChainId),
+    #[error(
+        "the target {0} is beyond loopback and traffic is not encrypted: say `insecure: true` in this \
+         replicator's configuration if that is what you want"
+    )]
+    PlaintextBeyondLoopback(String),
     #[error("VM `{vm}` does not meet its prerequisites: {failed}")]
     Prerequisites { vm: String, failed: String },
     #[error("the engine of VM `{vm}` ended unexpectedly")]
@@ -71,12 +78,14 @@ impl Sources {
     pub(crate) async fn open(
         state_directory: &Path,
         scratch: PathBuf,
+        plaintext: Plaintext,
         metrics: Metrics,
     ) -> Result<Self, SourcesError> {
         let store = AssignmentStore::open(state_directory)?;
         let sources = Self {
             store,
             scratch,
+            plaintext,
             metrics,
             seats: Arc::new(Mutex::new(BTreeMap::new())),
         };
@@ -100,6 +109,10 @@ impl Sources {
 
     /// Assigns a VM; again with the same words changes nothing, with a newer epoch it replaces what was there.
     pub(crate) async fn install(&self, assignment: Assignment) -> Result<(), SourcesError> {
+        let endpoint = &assignment.target_endpoint;
+        if self.plaintext == Plaintext::LoopbackOnly && !is_loopback(endpoint) {
+            return Err(SourcesError::PlaintextBeyondLoopback(endpoint.clone()));
+        }
         let mut seats = self.seats.lock().await;
         if let Some(seat) = seats.get(&assignment.chain)
             && seat.assignment.epoch == assignment.epoch

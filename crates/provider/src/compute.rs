@@ -7,17 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{check::Check, machine::MachineSpecification};
 
-/// The name of one recovered VM: 1 to 24 of `a-z`, `0-9` and `-`, so that it fits names of interfaces and nodes.
+/// The name of one recovered VM: 1 to 32 of `a-z`, `0-9` and `-`, so that it fits names of namespaces and nodes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RecoveryId(String);
 
 impl RecoveryId {
+    /// How many bytes one may have: a VM's name of 20, a letter and a running number.
+    pub const LONGEST: usize = 32;
+
     /// The identifier with this text, if it is one.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let fits = !text.is_empty()
-            && text.len() <= 24
+            && text.len() <= Self::LONGEST
             && text
                 .bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
@@ -41,8 +44,12 @@ impl TryFrom<String> for RecoveryId {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::new(&text)
-            .ok_or_else(|| format!("`{text}` is no recovery identifier: 1 to 24 of a-z, 0-9 and -"))
+        Self::new(&text).ok_or_else(|| {
+            format!(
+                "`{text}` is no recovery identifier: 1 to {} of a-z, 0-9 and -",
+                Self::LONGEST
+            )
+        })
     }
 }
 

@@ -95,6 +95,7 @@ fn failure(error: &CommandError) -> v1::Failure {
         CommandError::Sources(SourcesError::Fenced(_)) => ("fenced", false),
         CommandError::Sources(SourcesError::NotAssigned(_)) => ("not-assigned", false),
         CommandError::Sources(SourcesError::Prerequisites { .. }) => ("prerequisites-failed", false),
+        CommandError::Sources(SourcesError::PlaintextBeyondLoopback(_)) => ("insecure-not-allowed", false),
         CommandError::Sources(_) => ("source-failed", true),
         CommandError::Vault(VaultError::UnknownChain(_)) => ("unknown-chain", false),
         CommandError::Vault(VaultError::ChainDiffers { .. }) => ("chain-differs", false),
@@ -329,6 +330,9 @@ async fn start_recovery(member: &Member, start: v1::StartRecovery) -> Result<Out
 fn recovery_id(text: &str) -> Result<RecoveryId, Malformed> {
     RecoveryId::new(text).ok_or_else(|| Malformed::Refused {
         field: "recovery_id",
-        why: format!("`{text}`: 1 to 24 of a-z, 0-9 and - are accepted"),
+        why: format!(
+            "`{text}`: 1 to {} of a-z, 0-9 and - are accepted",
+            RecoveryId::LONGEST
+        ),
     })
 }

@@ -59,6 +59,8 @@ pub(crate) struct Delivery<'a> {
     kind: v1::CycleKind,
     base: Option<PointHead>,
     seal_sent: Option<Digest>,
+    /// How long reading the capture took so far.
+    reading: Duration,
 }
 
 /// What the seal says beside the digests.
@@ -91,6 +93,7 @@ impl<'a> Delivery<'a> {
             kind,
             base,
             seal_sent: None,
+            reading: Duration::ZERO,
         };
         if let Err(error) = delivery.say_begin().await {
             delivery.mend(error).await?;
@@ -114,6 +117,7 @@ impl<'a> Delivery<'a> {
             kind,
             base,
             seal_sent: None,
+            reading: Duration::ZERO,
         };
         if let Err(error) = delivery.say_begin().await {
             delivery.mend(error).await?;
@@ -130,7 +134,9 @@ impl<'a> Delivery<'a> {
         mut progress: impl FnMut(ByteCount) + Send,
     ) -> Result<(), DeliveryError> {
         while let Some(batch) = work.next_batch() {
+            let began = Instant::now();
             let frames = self.or_stopped(read(capture, &batch)).await??;
+            self.reading += began.elapsed();
             let bytes = payload_bytes(&frames);
             let stop = self.lane.stop.clone();
             tokio::select! {
@@ -150,6 +156,11 @@ impl<'a> Delivery<'a> {
             }
         }
         Ok(())
+    }
+
+    /// How long reading the capture took so far, in all of the cycle.
+    pub(crate) fn reading(&self) -> Duration {
+        self.reading
     }
 
     /// Seals the cycle as the point on top of its base.

@@ -266,9 +266,12 @@ impl<S: Source> Engine<S> {
         self.metrics.cycle_phase(CyclePhase::Pause, held);
         self.metrics.guest_pause(held);
         let mut work = Worklist::new(Purpose::Changes, capture.volumes(), &[]);
-        let sending = Instant::now();
+        let (shipping, read_before) = (Instant::now(), delivery.reading());
         delivery.ship(capture, &mut work, |_| {}).await?;
-        self.metrics.cycle_phase(CyclePhase::Send, sending.elapsed());
+        let read = delivery.reading().saturating_sub(read_before);
+        self.metrics.cycle_phase(CyclePhase::Read, read);
+        self.metrics
+            .cycle_phase(CyclePhase::Send, shipping.elapsed().saturating_sub(read));
         let machine = Bytes::from(serde_json::to_vec(&self.assignment.machine)?);
         let sealing = Instant::now();
         let point = delivery

@@ -12,6 +12,7 @@ mod export;
 mod hypervisor;
 mod listing;
 mod machine;
+mod misfit;
 mod naming;
 mod reader;
 mod recovery;

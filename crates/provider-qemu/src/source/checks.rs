@@ -9,8 +9,9 @@ use super::{
     attached::Site,
     export::{self, NbdServer},
     hypervisor::Hypervisor,
-    listing::{Listing, Misfit},
+    listing::Listing,
     machine::{self, ObservedMachine, Running},
+    misfit::Misfit,
     scratch::ScratchDirectory,
     survey::{Depth, survey},
 };

@@ -7,6 +7,7 @@ use farshore_qmp::Version;
 
 use super::{
     answers::{Answers, BlockNode},
+    misfit::Misfit,
     naming::{NodeRole, is_our_bitmap, is_our_identifier},
 };
 
@@ -84,43 +85,6 @@ pub(crate) struct ListedBitmap {
 pub(crate) struct StrayBitmap {
     pub(crate) node: String,
     pub(crate) name: String,
-}
-
-/// Why a disk cannot be captured.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Misfit {
-    #[error("disk `{disk}`: the VM has no block device `{device}`")]
-    NoDevice { disk: String, device: String },
-    #[error("disk `{disk}`: device `{device}` has no medium")]
-    NoMedium { disk: String, device: String },
-    #[error("disk `{disk}` is read-only: nothing in it can change")]
-    ReadOnly { disk: String },
-    #[error(
-        "disk `{disk}` is of format `{driver}`; qcow2 and raw, on a file or a host device, can be tracked"
-    )]
-    Format { disk: String, driver: String },
-    #[error("disk `{disk}` lies on `{protocol}`; only disks on a file or a host device can be tracked")]
-    Protocol { disk: String, protocol: String },
-    #[error("disk `{disk}`: its size of {size} is no multiple of 512")]
-    OddSize { disk: String, size: ByteCount },
-    #[error("disk `{disk}`: the nodes of Farshore around it lead nowhere")]
-    Tangled { disk: String },
-    #[error(
-        "disk `{disk}` is served by an I/O thread, and QEMU {version} would abort when a capture's nodes are put above it"
-    )]
-    Iothread { disk: String, version: Version },
-}
-
-impl Misfit {
-    /// Whether the declared disk is not there at all.
-    pub(crate) fn is_absence(&self) -> bool {
-        matches!(self, Self::NoDevice { .. })
-    }
-
-    /// Whether the disk could be tracked, if only a capture could be put on it.
-    pub(crate) fn is_about_form(&self) -> bool {
-        matches!(self, Self::Iothread { .. })
-    }
 }
 
 /// The listing of what can be captured, and the reasons why the rest cannot.

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::{
     answers::{Answers, BlockNode},
     hypervisor::Hypervisor,
-    listing::{self, Listing, Misfit, device_path},
+    listing::{self, Listing, device_path},
+    misfit::Misfit,
 };
 
 /// Whether the hypervisor's I/O threads are looked for: they do not change while a VM runs.

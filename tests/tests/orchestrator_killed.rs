@@ -33,7 +33,11 @@ const SOON: Duration = Duration::from_secs(90);
 /// Long enough for either side to do all that it can without the other.
 const TURN: Duration = Duration::from_millis(60);
 /// Steps that the orchestrator does alone: they may be done before they are seen.
-const WITHOUT_COMMANDS: [&str; 3] = ["Updating provider states", "Checking isolation", "Checking for leaks"];
+const WITHOUT_COMMANDS: [&str; 3] = [
+    "Updating provider states",
+    "Checking isolation",
+    "Checking for leaks",
+];
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +70,10 @@ fn an_enable_and_a_disable_job_survive_a_kill_in_each_of_their_steps() {
             vm.points > protected.points && vm.backlog_bytes == 0
         });
         assert_eq!(chain(&lab, name)["epoch"], 1);
-        assert!(newest(&lab, name) == fs::read(lab.bare(name).root()).unwrap(), "{name}");
+        assert!(
+            newest(&lab, name) == fs::read(lab.bare(name).root()).unwrap(),
+            "{name}"
+        );
     }
     for (step, name) in names.iter().take(2).enumerate() {
         let job = struck(&mut lab, Victim::Orchestrator, step, delete(name));
@@ -148,7 +155,11 @@ fn an_unplanned_failover_survives_a_kill_in_each_of_its_steps() {
         let chain = chain(&lab, name);
         assert_eq!(chain["epoch"], 2, "granted once");
         let points = chain["points"].as_array().unwrap();
-        assert_eq!(vm.points, u64::try_from(points.len()).unwrap(), "nothing of the old source landed");
+        assert_eq!(
+            vm.points,
+            u64::try_from(points.len()).unwrap(),
+            "nothing of the old source landed"
+        );
         assert_eq!(lab.control().jobs_of(&format!("vm/{name}")).len(), 2);
     }
     assert_eq!(lab.bubbles().len(), names.len());
@@ -168,7 +179,10 @@ where
         let began = await_step(&turns, channel, &job, step).await?;
         let name = &began.steps[step].name;
         let under_way = began.steps[step].state() == StepState::Running;
-        assert!(under_way || WITHOUT_COMMANDS.contains(&name.as_str()), "missed: {began:#?}");
+        assert!(
+            under_way || WITHOUT_COMMANDS.contains(&name.as_str()),
+            "missed: {began:#?}"
+        );
         Ok(job)
     });
     let daemon = match victim {
@@ -253,7 +267,13 @@ fn delete(name: &str) -> impl AsyncFnOnce(Channel) -> Result<String, Status> + S
         kind: "ProtectedVm".to_owned(),
         name: name.to_owned(),
     };
-    async move |channel| Ok(DeclarationsClient::new(channel).delete(request).await?.into_inner().job)
+    async move |channel| {
+        Ok(DeclarationsClient::new(channel)
+            .delete(request)
+            .await?
+            .into_inner()
+            .job)
+    }
 }
 
 fn start_test(key: &str, vm: &str) -> impl AsyncFnOnce(Channel) -> Result<String, Status> + Send + use<> {
@@ -262,7 +282,13 @@ fn start_test(key: &str, vm: &str) -> impl AsyncFnOnce(Channel) -> Result<String
         vm: vm.to_owned(),
         point: "latest".to_owned(),
     };
-    async move |channel| Ok(FailoversClient::new(channel).start_test(request).await?.into_inner().job)
+    async move |channel| {
+        Ok(FailoversClient::new(channel)
+            .start_test(request)
+            .await?
+            .into_inner()
+            .job)
+    }
 }
 
 fn clean_up(test: &str) -> impl AsyncFnOnce(Channel) -> Result<String, Status> + Send + use<> {
@@ -272,7 +298,13 @@ fn clean_up(test: &str) -> impl AsyncFnOnce(Channel) -> Result<String, Status> +
         notes: String::new(),
         force: false,
     };
-    async move |channel| Ok(FailoversClient::new(channel).cleanup_test(request).await?.into_inner().job)
+    async move |channel| {
+        Ok(FailoversClient::new(channel)
+            .cleanup_test(request)
+            .await?
+            .into_inner()
+            .job)
+    }
 }
 
 fn fail_over(vm: &str) -> impl AsyncFnOnce(Channel) -> Result<String, Status> + Send + use<> {
@@ -285,7 +317,13 @@ fn order_failover(key: &str, vm: &str) -> impl AsyncFnOnce(Channel) -> Result<St
         vm: vm.to_owned(),
         point: "latest".to_owned(),
     };
-    async move |channel| Ok(FailoversClient::new(channel).start_unplanned(request).await?.into_inner().id)
+    async move |channel| {
+        Ok(FailoversClient::new(channel)
+            .start_unplanned(request)
+            .await?
+            .into_inner()
+            .id)
+    }
 }
 
 fn protected(lab: &mut Lab, names: &[&str]) {
@@ -301,7 +339,10 @@ fn protected(lab: &mut Lab, names: &[&str]) {
 fn all_done(job: &v1::Job, steps: usize) {
     assert_eq!(job.state(), JobState::Succeeded, "{job:#?}");
     assert_eq!(job.steps.len(), steps);
-    assert!(job.steps.iter().all(|step| step.state() == StepState::Done), "{job:#?}");
+    assert!(
+        job.steps.iter().all(|step| step.state() == StepState::Done),
+        "{job:#?}"
+    );
 }
 
 /// The test's job is done, its VM runs, and there is one of everything.
@@ -323,7 +364,12 @@ fn runs_once(lab: &Lab, job: &str, name: &str) -> v1::TestFailover {
 /// The cleanup's job is done, and there is nothing left.
 fn cleaned(lab: &Lab, job: &str, name: &str) {
     all_done(&lab.control().ended(job, SOON), 2);
-    let test = lab.control().tests().into_iter().find(|test| test.name == name).unwrap();
+    let test = lab
+        .control()
+        .tests()
+        .into_iter()
+        .find(|test| test.name == name)
+        .unwrap();
     assert_eq!(test.state(), TestFailoverState::Cleaned, "{test:#?}");
     assert!(test.leaks.is_empty(), "{test:#?}");
     assert!(lab.bubbles().is_empty(), "{:?}", lab.bubbles());
@@ -350,7 +396,9 @@ fn goes_on(lab: &Lab, name: &str) {
 
 /// The VM's only chain, as the vault itself lists it.
 fn chain(lab: &Lab, name: &str) -> Value {
-    let listed = vault(&["list", lab.vault().to_str().unwrap(), "-o", "json"]).done().json();
+    let listed = vault(&["list", lab.vault().to_str().unwrap(), "-o", "json"])
+        .done()
+        .json();
     let chains = listed["chains"].as_array().unwrap();
     let mut mine: Vec<_> = chains.iter().filter(|chain| chain["vm"] == name).collect();
     assert_eq!(mine.len(), 1, "{listed:#}");

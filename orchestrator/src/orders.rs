@@ -16,7 +16,7 @@ use uuid::Uuid;
 pub use apply::{Applying, apply};
 pub use delete::delete;
 pub use failover::start_unplanned;
-pub use idempotency::{Idempotency, once};
+pub use idempotency::{Idempotency, answered, once};
 pub use job_change::{cancel, retry};
 pub use refusal::Refusal;
 pub use test::{clean_up, start_test};

@@ -1,6 +1,8 @@
 //! Compares what was declared and recorded with what is observed, and writes down or plans what follows.
 
-use std::sync::Arc;
+mod retention;
+
+use std::{sync::Arc, time::Duration};
 
 use farshore_domain::{
     job::{Job, JobId, JobKind},
@@ -18,6 +20,9 @@ use crate::{
     replicators::Replicators,
     store::{Store, StoreError},
 };
+
+/// How often old records are forgotten.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Follows reports and declarations.
 pub struct Reconciler {
@@ -44,12 +49,14 @@ impl Reconciler {
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut revisions = self.store.revisions();
         let mut views = self.replicators.reports();
+        let mut retention = tokio::time::interval(RETENTION_INTERVAL);
         loop {
             revisions.borrow_and_update();
             let view = views.borrow_and_update().clone();
             self.reconcile(&view).await?;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                _ = retention.tick() => retention::forget_old(&*self.store).await?,
                 changed = revisions.changed() => changed.map_err(|_| StoreError::Closed)?,
                 changed = views.changed() => if changed.is_err() {
                     return Ok(());

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     control::Control,
     jobs::{choose, list_points},
-    orders::{self, Fresh, Idempotency, Refusal, once},
+    orders::{self, Fresh, Idempotency, Refusal, answered, once},
     records::{self, Answer, Leftovers, TestRecord, VmRecord},
     replicators::Order,
 };
@@ -45,10 +45,12 @@ impl FailoversService {
         Ok(messages::test(&test, &self.control.view()))
     }
 
-    /// What a user means, if the vault has it. `latest` is not looked up: the job does that.
-    async fn choice(&self, vm: &str, point: &str) -> Result<PointChoice, Refusal> {
+    /// What a user means, if the vault has it. `latest` is not looked up: the job does that. Nor is a request that
+    /// was answered already: its answer stays what it was, whatever the vault has now.
+    async fn choice(&self, vm: &str, point: &str, idempotency: &Idempotency) -> Result<PointChoice, Refusal> {
         let choice = parse_choice(point)?;
-        if choice != PointChoice::Latest {
+        let is_new = answered(&*self.control.store, idempotency)?.is_none();
+        if is_new && choice != PointChoice::Latest {
             let points = points_of(&self.control, vm).await?;
             choose(choice, &points).map_err(|message| Refusal::NoSuchPoint {
                 vm: vm.to_owned(),
@@ -122,7 +124,7 @@ impl Failovers for FailoversService {
         let request = request.into_inner();
         let asked = format!("{}\0{}", request.vm, request.point);
         let idempotency = Idempotency::of("start-test", &request.idempotency_key, asked.as_bytes())?;
-        let choice = self.choice(&request.vm, &request.point).await?;
+        let choice = self.choice(&request.vm, &request.point, &idempotency).await?;
         let (fresh, now) = (Fresh::make()?, self.control.clock.now());
         let answer = once(&*self.control.store, &idempotency, now, |work| {
             orders::start_test(work, &request.vm, choice, &fresh, now).map(Answer::Test)
@@ -185,7 +187,7 @@ impl Failovers for FailoversService {
         let request = request.into_inner();
         let asked = format!("{}\0{}", request.vm, request.point);
         let idempotency = Idempotency::of("start-unplanned", &request.idempotency_key, asked.as_bytes())?;
-        let choice = self.choice(&request.vm, &request.point).await?;
+        let choice = self.choice(&request.vm, &request.point, &idempotency).await?;
         let (fresh, now) = (Fresh::make()?, self.control.clock.now());
         let answer = once(&*self.control.store, &idempotency, now, |work| {
             orders::start_unplanned(work, &request.vm, choice, &fresh, now).map(Answer::Job)

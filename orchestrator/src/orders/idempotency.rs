@@ -4,7 +4,7 @@ use farshore_blocks::{Digest, clock::WallTime};
 
 use super::Refusal;
 use crate::{
-    records::{Answer, AnswerRecord, Work, transact},
+    records::{Answer, AnswerRecord, Work, preview, transact},
     store::Store,
 };
 
@@ -37,6 +37,27 @@ impl Idempotency {
 /// Room for any identifier that is in use.
 const MAX_KEY_BYTES: usize = 128;
 
+/// What was answered to this very request before, if its key was used.
+///
+/// # Errors
+/// When the key was used for another request.
+pub fn answered(store: &dyn Store, idempotency: &Idempotency) -> Result<Option<Answer>, Refusal> {
+    preview(store, |work| before(work, idempotency))
+}
+
+fn before(work: &mut Work<'_>, idempotency: &Idempotency) -> Result<Option<Answer>, Refusal> {
+    let Some(key) = &idempotency.key else {
+        return Ok(None);
+    };
+    let Some(before) = work.get::<AnswerRecord>(key)? else {
+        return Ok(None);
+    };
+    if before.request != idempotency.request {
+        return Err(Refusal::KeyReused { key: key.clone() });
+    }
+    Ok(Some(before.answer))
+}
+
 /// Makes the order, unless its key was used already: then its answer is repeated.
 ///
 /// # Errors
@@ -51,11 +72,8 @@ pub async fn once(
         let Some(key) = &idempotency.key else {
             return order(work);
         };
-        if let Some(before) = work.get::<AnswerRecord>(key)? {
-            if before.request != idempotency.request {
-                return Err(Refusal::KeyReused { key: key.clone() });
-            }
-            return Ok(before.answer);
+        if let Some(answer) = before(work, idempotency)? {
+            return Ok(answer);
         }
         let answer = order(work)?;
         work.put(&AnswerRecord {

@@ -363,6 +363,20 @@ async fn a_deleted_vm_is_gone_when_its_job_has_ended() {
 }
 
 #[tokio::test]
+async fn a_vm_whose_replicators_never_came_can_be_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let plane = Running::start(directory.path()).await;
+    let user = User::connect(plane.address).await;
+    let enabling = user.apply("", MANIFEST).await.unwrap()[3].job.clone();
+    user.vm_in(ProtectionState::CheckingPrerequisites).await;
+    let disabling = user.delete("ProtectedVm", "shop-db").await.unwrap();
+    assert_eq!(user.watch_job(&enabling).await.state(), JobState::Cancelled);
+    assert_eq!(user.watch_job(&disabling).await.state(), JobState::Succeeded);
+    assert_eq!(user.vm().await.unwrap_err().code(), Code::NotFound);
+    plane.stop().await;
+}
+
+#[tokio::test]
 async fn a_restart_in_the_middle_of_a_step_ends_as_if_nothing_had_happened() {
     let directory = tempfile::tempdir().unwrap();
     let plane = Running::start(directory.path()).await;

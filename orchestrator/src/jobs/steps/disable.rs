@@ -19,6 +19,10 @@ impl Engine {
     pub(super) async fn remove_source(&self, place: Place<'_>, part: &str) -> Result<(), Trouble> {
         let declared = self.declared(place.job)?;
         let vm = self.vm(place.job)?;
+        if vm.tenure.is_none() {
+            // The source is given its assignment only after a grant was written down.
+            return Ok(());
+        }
         let body = command::Body::RemoveSource(v1::RemoveSource {
             chain: vm.chain.as_bytes().to_vec().into(),
         });

@@ -20,9 +20,11 @@ mod process;
 mod two_sites;
 
 use std::{
-    fs,
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -31,7 +33,9 @@ use farshore_guest::{
     machine::{CacheMode, SourceVm, SourceVmRequest},
 };
 use farshore_proto::v1;
+use farshore_qmp::{ConnectOptions, Monitor};
 use farshore_tests::{daemon::binary, guests::BOOT};
+use serde_json::Value;
 
 use figures::{Samples, Table, Target};
 use monitor_tap::{MonitorTap, Timed};
@@ -42,7 +46,9 @@ const CYCLE: Target = Target(60.0);
 const HOLD_WITHOUT_CACHE: Target = Target(10.0);
 /// Longer than the 200 ms between two reports, so that each cycle is in a report of its own.
 const INTERVAL: Duration = Duration::from_millis(220);
-const CYCLES: usize = 120;
+const CYCLES: usize = 100;
+/// Of each thing that a cycle cannot be faster than.
+const REFERENCES: usize = 100;
 const TAPPED_CYCLES: usize = 40;
 /// The first cycles still carry what the boot and the sync left.
 const WARM_UP_CYCLES: u64 = 5;
@@ -57,6 +63,8 @@ struct Measured {
     hold_target: Option<Target>,
     cycles: Samples,
     holds: Samples,
+    /// Writing 4 KiB and syncing them, where the vault is.
+    small_sync: Samples,
     changed_kib: Samples,
     phases: Phases,
     tapped: Tapped,
@@ -79,6 +87,10 @@ struct Tapped {
     together: Samples,
     /// Of all cycles.
     slowest: String,
+    /// Which commands cost most, for people.
+    costliest: String,
+    /// A command that does nothing, through the same tap.
+    empty_command: Samples,
 }
 
 /// A guest that ends with the value.
@@ -129,6 +141,7 @@ async fn measure_mode(
         hold_target,
         cycles: Samples::default(),
         holds: Samples::default(),
+        small_sync: Samples::default(),
         changed_kib: Samples::default(),
         phases: Phases {
             send: f64::NAN,
@@ -144,11 +157,13 @@ async fn measure_mode(
     let after_all = sites.source_metrics().await?;
     measured.phases = Phases::between(&before, &after_all)?;
     sites.release(&protected).await?;
+    measured.small_sync = small_syncs(&sites.path("small"))?;
 
     let tap = MonitorTap::start(sites.path("tap.qmp"), spare)?;
     let protected = sites.protect(&vm(tap.path.clone())).await?;
     measured.tapped = tapped(&sites, &protected, &tap).await?;
     sites.release(&protected).await?;
+    measured.tapped.empty_command = empty_commands(&tap).await?;
     let peaks = [sites.source.pid(), sites.target.pid()].map(peak_resident_bytes);
     for peak in peaks {
         measured.peak_mib = measured.peak_mib.max(peak? >> 20);
@@ -282,7 +297,51 @@ async fn tapped(sites: &TwoSites, vm: &ProtectedVm, tap: &MonitorTap) -> anyhow:
             tapped.slowest = longest.command.clone();
         }
     }
+    let whole: Vec<Timed> = cycles(&seen).flatten().cloned().collect();
+    tapped.costliest = costliest(&whole, tapped.commands.count() as f64);
     Ok(tapped)
+}
+
+/// The three commands that cost most of a cycle, with how often they come.
+fn costliest(seen: &[Timed], cycles: f64) -> String {
+    let mut costs: BTreeMap<&str, (f64, Duration)> = BTreeMap::new();
+    for timed in seen {
+        let cost = costs.entry(&timed.command).or_default();
+        cost.0 += 1.0;
+        cost.1 += timed.took;
+    }
+    let mut costs: Vec<_> = costs.into_iter().collect();
+    costs.sort_by_key(|(_, (_, took))| std::cmp::Reverse(*took));
+    let shown = costs.iter().take(3).map(|(command, (times, took))| {
+        let milliseconds = took.as_secs_f64() * 1000.0 / cycles;
+        format!("{command} ({:.0} times, {milliseconds:.1} ms)", times / cycles)
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+async fn empty_commands(tap: &MonitorTap) -> anyhow::Result<Samples> {
+    let monitor = Monitor::connect(&tap.path, ConnectOptions::default()).await?;
+    let mut samples = Samples::default();
+    tap.take();
+    for _ in 0..REFERENCES {
+        monitor.execute("query-version", Value::Null).await?;
+    }
+    for timed in tap.take().iter().filter(|timed| timed.command == "query-version") {
+        samples.add_milliseconds(timed.took);
+    }
+    Ok(samples)
+}
+
+fn small_syncs(path: &Path) -> anyhow::Result<Samples> {
+    let mut file = File::create(path)?;
+    let mut samples = Samples::default();
+    for _ in 0..REFERENCES {
+        let began = Instant::now();
+        file.write_all(&[1; 4096])?;
+        file.sync_data()?;
+        samples.add_milliseconds(began.elapsed());
+    }
+    Ok(samples)
 }
 
 /// Commands from one instant to the one before the next. Each cycle switches its wrappers twice, there and back: cycles
@@ -348,22 +407,31 @@ fn cycle_table(directory: &Path, measured: &[Measured]) {
             CYCLE.verdict(mode.cycles.median()),
         ]);
     }
-    let notes: Vec<String> = measured
-        .iter()
-        .map(|mode| {
-            format!(
-                "{}: on average {:.1} ms to read, send and have it durable, {:.1} ms to seal; {:.0} monitor commands took \
-                 {:.1} ms together (median, with the tap). A replicator had at most {} MiB.",
-                mode.shown,
-                mode.phases.send,
-                mode.phases.seal,
-                mode.tapped.commands.median(),
-                mode.tapped.together.median(),
-                mode.peak_mib,
-            )
-        })
-        .collect();
+    let notes: Vec<String> = measured.iter().flat_map(notes).collect();
     table.print(directory, &notes.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+/// Where the time goes, and what it cannot be less than on this machine now.
+fn notes(mode: &Measured) -> [String; 3] {
+    [
+        format!(
+            "{}: mean {:.1} ms to read, send and have it durable, {:.1} ms to seal; a replicator had at most {} MiB.",
+            mode.shown, mode.phases.send, mode.phases.seal, mode.peak_mib,
+        ),
+        format!(
+            "  {:.0} monitor commands take {:.1} ms (medians, with the tap); most of it: {}.",
+            mode.tapped.commands.median(),
+            mode.tapped.together.median(),
+            mode.tapped.costliest,
+        ),
+        format!(
+            "  Beside it: a monitor command that does nothing {:.2} ms (max {:.1}), 4 KiB written and synced {:.2} ms (max {:.1}).",
+            mode.tapped.empty_command.median(),
+            mode.tapped.empty_command.percentile(100),
+            mode.small_sync.median(),
+            mode.small_sync.percentile(100),
+        ),
+    ]
 }
 
 fn hold_table(directory: &Path, measured: &[Measured]) {

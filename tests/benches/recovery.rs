@@ -1,4 +1,5 @@
-//! How long it takes from the order until a recovered VM runs, by the size of its disk.
+//! How long it takes from the order until a recovered VM runs, by the size of its disk: ordered of the target's
+//! replicator alone, and ordered by a user of the whole product.
 
 #![allow(
     clippy::print_stdout,
@@ -17,9 +18,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use farshore_proto::v1::{self, command::Body, command_result::Outcome, start_recovery};
 use farshore_qmp::{ConnectOptions, Monitor};
+use farshore_tests::{
+    Lab,
+    lab::{LabOptions, SYNC},
+};
 use serde_json::Value;
 
 use figures::{Samples, Table, Target};
@@ -29,7 +34,7 @@ use two_sites::{ProtectedVm, TARGET, TwoSites, VmToProtect};
 
 const GIB: u64 = 1 << 30;
 const ORDER_TO_RUNNING: Target = Target(2000.0);
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 const INTERVAL: Duration = Duration::from_secs(60);
 /// 16 MiB of data, wherever the disk ends.
 const RUNS: u64 = 256;
@@ -38,41 +43,50 @@ const RUN_BYTES: u64 = 64 * 1024;
 /// A disk's size and what starting from it took.
 struct Case {
     shown: &'static str,
+    name: String,
     size_bytes: u64,
-    order_to_running: Samples,
+    by_replicator: Samples,
+    by_user: Samples,
 }
 
 fn main() -> anyhow::Result<()> {
-    tokio::runtime::Runtime::new()?.block_on(measure())
+    let directory = tempfile::Builder::new().prefix("fsb").tempdir()?;
+    let sizes = [("256 MiB", GIB / 4), ("4 GiB", 4 * GIB), ("64 GiB", 64 * GIB)];
+    let mut cases = sizes.map(|(shown, size_bytes)| Case {
+        shown,
+        name: format!("vm-{}", shown.to_lowercase().replace(' ', "")),
+        size_bytes,
+        by_replicator: Samples::default(),
+        by_user: Samples::default(),
+    });
+    let runtime = tokio::runtime::Runtime::new()?;
+    let peak_mib = runtime.block_on(order_of_replicator(directory.path(), &mut cases))?;
+    order_as_user(&mut cases)?;
+    recovery_table(directory.path(), &cases, peak_mib);
+    Ok(())
 }
 
-async fn measure() -> anyhow::Result<()> {
-    let directory = tempfile::Builder::new().prefix("fsb").tempdir()?;
-    let sites = TwoSites::start().await?;
-    let mut cases =
-        [("256 MiB", GIB / 4), ("4 GiB", 4 * GIB), ("64 GiB", 64 * GIB)].map(|(shown, size_bytes)| Case {
-            shown,
-            size_bytes,
-            order_to_running: Samples::default(),
-        });
-    let mut protected = Vec::new();
-    for (number, case) in cases.iter().enumerate() {
-        protected.push(protect(&sites, directory.path(), &format!("vm{number}"), case.size_bytes).await?);
-    }
-    // Sizes take turns, so that whatever else the machine does meets all of them.
-    for round in 0..ROUNDS {
-        for (number, (case, vm)) in cases.iter_mut().zip(&protected).enumerate() {
-            let took = recover(&sites, vm, &format!("b{number}-{round}")).await?;
-            case.order_to_running.add_milliseconds(took);
-        }
-    }
-    let title =
-        "recovery: from the order to the replicator until the VM's processors run, in a bubble of its own";
-    let head = ["disk", "starts", "median ms", "spread ms", "target", ""];
+fn recovery_table(directory: &Path, cases: &[Case], peak_mib: u64) {
+    let title = "recovery: from the order until the VM's processors run, in a bubble of its own";
+    let head = [
+        "ordered",
+        "disk",
+        "starts",
+        "median ms",
+        "spread ms",
+        "target",
+        "",
+    ];
     let mut table = Table::new(title, &head);
-    for case in &cases {
-        let samples = &case.order_to_running;
+    let of_replicator = cases
+        .iter()
+        .map(|case| ("of the replicator", case, &case.by_replicator));
+    let as_user = cases
+        .iter()
+        .map(|case| ("by `failover test --wait`", case, &case.by_user));
+    for (ordered, case, samples) in of_replicator.chain(as_user) {
         table.row(&[
+            ordered,
             case.shown,
             &samples.count().to_string(),
             &format!("{:.0}", samples.median()),
@@ -81,29 +95,71 @@ async fn measure() -> anyhow::Result<()> {
             ORDER_TO_RUNNING.verdict(samples.median()),
         ]);
     }
-    let peak = peak_resident_bytes(sites.target.pid())? >> 20;
-    let note = format!(
-        "The order includes the export's start and the proof that the bubble is isolated. The target's replicator had at most {peak} MiB."
-    );
-    table.print(directory.path(), &[&note]);
+    let peak = format!("The target's replicator had at most {peak_mib} MiB.");
+    let parts = "Both include the export's start and the proof that the bubble is isolated; the user's order also the \
+                 command line, the orchestrator and its durable job, to the end of the wait.";
+    table.print(directory, &[parts, &peak]);
+}
+
+/// Sizes take turns, so that whatever else the machine does meets all of them.
+async fn order_of_replicator(directory: &Path, cases: &mut [Case]) -> anyhow::Result<u64> {
+    let sites = TwoSites::start().await?;
+    let mut protected = Vec::new();
+    for case in &*cases {
+        protected.push(protect(&sites, directory, case).await?);
+    }
+    for round in 0..ROUNDS {
+        for (number, (case, vm)) in cases.iter_mut().zip(&protected).enumerate() {
+            let took = recover(&sites, vm, &format!("b{number}-{round}")).await?;
+            case.by_replicator.add_milliseconds(took);
+        }
+    }
+    Ok(peak_resident_bytes(sites.target.pid())? >> 20)
+}
+
+/// The same by the command line and an orchestrator, between two sites in namespaces of their own.
+fn order_as_user(cases: &mut [Case]) -> anyhow::Result<()> {
+    let lab = Lab::start(LabOptions::default());
+    let mut vms = Vec::new();
+    for case in &*cases {
+        let vm = start_vm(&lab.path(""), case)?;
+        let declared = format!(
+            "apiVersion: farshore/v1\nkind: ProtectedVm\nmetadata: {{name: {name}}}\nspec:\n  policy: gold\n  \
+             source: {{site: east, monitor: {monitor}}}\n  target: {{site: west, network: production}}\n  machine:\n    \
+             processors: 1\n    memory: {memory}MiB\n    firmware: bios\n    machineType: pc\n    disks:\n    \
+             - {{name: disk, device: vd0}}\n",
+            name = case.name,
+            monitor = vm.monitor.display(),
+            memory = still_vm::MEMORY_MIB,
+        );
+        let _ = lab.apply(&declared).done();
+        vms.push(vm);
+    }
+    for case in &*cases {
+        lab.cli.vm_in(&case.name, "protected", SYNC);
+    }
+    for _ in 0..ROUNDS {
+        for case in &mut *cases {
+            let ordered = Instant::now();
+            let order = ["failover", "test", case.name.as_str(), "--wait", "-o", "json"];
+            let test = lab.cli.run(&order).done().json();
+            case.by_user.add_milliseconds(ordered.elapsed());
+            let test = test.get(0).unwrap_or(&test);
+            ensure!(
+                test.get("state").and_then(Value::as_str) == Some("running"),
+                "the test does not run: {test:#}"
+            );
+            let name = test.get("name").and_then(Value::as_str);
+            let name = name.context("the test has no name")?;
+            let _ = lab.cli.run(&["failover", "cleanup", name, "--wait"]).done();
+        }
+    }
     Ok(())
 }
 
 /// Protects a VM without a guest until it has a point, and lets it go.
-async fn protect(
-    sites: &TwoSites,
-    directory: &Path,
-    name: &str,
-    size_bytes: u64,
-) -> anyhow::Result<ProtectedVm> {
-    let image = directory.join(format!("{name}.raw"));
-    let content = Content {
-        size_bytes,
-        runs: RUNS,
-        run_bytes: RUN_BYTES,
-    };
-    content.write(&image)?;
-    let vm = StillVm::start(directory, name, &image)?;
+async fn protect(sites: &TwoSites, directory: &Path, case: &Case) -> anyhow::Result<ProtectedVm> {
+    let vm = start_vm(directory, case)?;
     let protected = sites
         .protect(&VmToProtect {
             machine: vm.machine(),
@@ -112,11 +168,22 @@ async fn protect(
         })
         .await?;
     ensure!(
-        protected.first.changed_bytes >= content.data_bytes(),
+        protected.first.changed_bytes >= RUNS * RUN_BYTES,
         "the point is not whole"
     );
     sites.release(&protected).await?;
     Ok(protected)
+}
+
+fn start_vm(directory: &Path, case: &Case) -> anyhow::Result<StillVm> {
+    let image = directory.join(format!("{}.raw", case.name));
+    let content = Content {
+        size_bytes: case.size_bytes,
+        runs: RUNS,
+        run_bytes: RUN_BYTES,
+    };
+    content.write(&image)?;
+    StillVm::start(directory, &case.name, &image)
 }
 
 /// Starts a VM from the point, sees that it runs, and removes it.

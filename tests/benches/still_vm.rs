@@ -13,7 +13,8 @@ use farshore_proto::v1;
 use crate::process::Process;
 
 const MIB: u64 = 1 << 20;
-const MEMORY_MIB: u64 = 64;
+/// Its memory.
+pub(crate) const MEMORY_MIB: u64 = 64;
 
 /// The virtual machine, with one raw disk in the host's page cache.
 pub(crate) struct StillVm {

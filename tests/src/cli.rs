@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use farshore_blocks::clock::WallTime;
 use serde_json::Value;
 
 use crate::{daemon::binary, eventually};
@@ -129,6 +130,18 @@ impl Cli {
     pub fn newest(&self, name: &str) -> String {
         let vm = self.vm(name).unwrap();
         vm["newestPoint"]["sequence"].as_u64().unwrap().to_string()
+    }
+
+    /// Waits for a point whose instant is after now, and gives its sequence: it holds all that is acknowledged now.
+    #[must_use]
+    pub fn point_after_now(&self, name: &str, patience: Duration) -> String {
+        let now = WallTime::now().to_rfc3339();
+        let vm = self.vm_when(name, &format!("a point after {now}"), patience, |vm| {
+            vm["newestPoint"]["capturedAt"]
+                .as_str()
+                .is_some_and(|captured| captured > now.as_str())
+        });
+        vm["newestPoint"]["sequence"].as_u64().unwrap_or(0).to_string()
     }
 
     /// Waits for at least `count` points.

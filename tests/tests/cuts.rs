@@ -55,15 +55,8 @@ fn ends_well(lab: &Lab, kept_at_least: u64) {
     lab.cli.vm_in("db", "Protected", SYNC);
     let guest = &lab.guest("db").1;
     let acknowledged = guest.testimony().unwrap().acknowledged;
-    let points = lab.cli.points("db");
-    lab.cli.points_at_least("db", points + 2, Duration::from_secs(90));
-    let judgement = judge_point(
-        &lab.vault(),
-        "db",
-        &lab.cli.newest("db"),
-        &lab.path(""),
-        acknowledged,
-    );
+    let point = lab.cli.point_after_now("db", Duration::from_secs(90));
+    let judgement = judge_point(&lab.vault(), "db", &point, &lab.path(""), acknowledged);
     assert!(
         judgement.is_exact_instant() && judgement.lost_nothing(),
         "{}",

@@ -59,15 +59,8 @@ fn a_running_vm_becomes_protected_and_every_point_is_an_instant_of_its_disks() {
         );
     }
     let acknowledged = guest.testimony().unwrap().acknowledged;
-    let points = lab.cli.points("db");
-    lab.cli.points_at_least("db", points + 2, Duration::from_secs(60));
-    let judgement = judge_point(
-        &lab.vault(),
-        "db",
-        &lab.cli.newest("db"),
-        &lab.path(""),
-        acknowledged,
-    );
+    let point = lab.cli.point_after_now("db", Duration::from_secs(60));
+    let judgement = judge_point(&lab.vault(), "db", &point, &lab.path(""), acknowledged);
     assert!(
         judgement.is_exact_instant() && judgement.lost_nothing(),
         "{}",

@@ -136,7 +136,7 @@ fn order_as_user(cases: &mut [Case]) -> anyhow::Result<()> {
         vms.push(vm);
     }
     for case in &*cases {
-        lab.cli.vm_in(&case.name, "protected", SYNC);
+        lab.cli.vm_in(&case.name, "Protected", SYNC);
     }
     for _ in 0..ROUNDS {
         for case in &mut *cases {
@@ -146,7 +146,7 @@ fn order_as_user(cases: &mut [Case]) -> anyhow::Result<()> {
             case.by_user.add_milliseconds(ordered.elapsed());
             let test = test.get(0).unwrap_or(&test);
             ensure!(
-                test.get("state").and_then(Value::as_str) == Some("running"),
+                test.get("state").and_then(Value::as_str) == Some("Running"),
                 "the test does not run: {test:#}"
             );
             let name = test.get("name").and_then(Value::as_str);

@@ -24,8 +24,8 @@ use crate::{
     store::StoreError,
 };
 
-/// How long a report may have been under way. The streams' keepalive cuts a connection that is slower, so a
-/// report that arrived is not older; without it the RPO shown could be better than the truth.
+/// How long a report is taken to have been under way: nobody measures it, and a report that took longer makes the
+/// RPO look better by the rest, until the next one. Networks between sites take a tenth of this.
 const REPORT_DELAY: Duration = Duration::from_secs(1);
 
 /// One look at all VMs: what is durable and what is reported at one moment.

@@ -35,6 +35,8 @@ pub(crate) enum DeliveryError {
     Lost(String),
     #[error("the target was away for more than {PATIENCE:?}")]
     TargetAway(#[source] Box<LinkError>),
+    #[error("the cycle's seal was sent and nobody knows what became of it")]
+    OutcomeUnknown(#[source] Box<DeliveryError>),
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error("frames could not be made")]
@@ -185,7 +187,7 @@ impl<'a> Delivery<'a> {
             self.seal_sent = Some(digest);
             let sealed = match self.try_seal(seal.clone()).await {
                 Ok(point) => point,
-                Err(error) => match self.mend(error).await? {
+                Err(error) => match self.mend(error).await.map_err(unknown)? {
                     Mended::GoesOn => continue,
                     Mended::Sealed(point) => point,
                 },
@@ -353,6 +355,20 @@ impl<'a> Delivery<'a> {
                 frame.payload().len(),
             );
         }
+    }
+}
+
+/// Once a seal was sent, an end without an answer leaves its outcome to be asked for.
+fn unknown(error: DeliveryError) -> DeliveryError {
+    match error {
+        DeliveryError::TargetAway(_) | DeliveryError::Stopped => {
+            DeliveryError::OutcomeUnknown(Box::new(error))
+        }
+        DeliveryError::Fenced(_)
+        | DeliveryError::Lost(_)
+        | DeliveryError::OutcomeUnknown(_)
+        | DeliveryError::Source(_)
+        | DeliveryError::Frame(_) => error,
     }
 }
 

@@ -290,7 +290,15 @@ impl<S: Source> Engine<S> {
         capture: S::Capture,
         delivered: Result<PointHead, SessionError>,
     ) -> Result<(), SessionError> {
-        self.finish(capture, &delivered).await?;
+        if matches!(
+            delivered,
+            Err(SessionError::Delivery(DeliveryError::OutcomeUnknown(_)))
+        ) {
+            // Neither outcome may be assumed: left as by a crash, the capture is settled by what the target will say.
+            drop(capture);
+        } else {
+            self.finish(capture, &delivered).await?;
+        }
         let result = if delivered.is_ok() {
             CycleResult::Sealed
         } else {

@@ -50,8 +50,8 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<(), CliError> {
     if let Some(directory) = &arguments.stop {
         return stop(Layout::of_directory(directory)?).await;
     }
-    let accelerator = arguments.accelerator.choose();
     let _only = preflight::check()?;
+    let accelerator = arguments.accelerator.choose();
     let signals = signals()?;
     let layout = Layout::new(arguments.dir.as_deref())?;
     let narrator = Narrator::new(arguments.json);

@@ -8,7 +8,7 @@ use farshore_guest::accelerator::Accelerator;
 /// How the demo is told.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
-    /// Where it may put its directory (default: the system's directory for temporary files)
+    /// Where it may put its directory (default: /var/tmp)
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
     /// Leave everything running at the end, and say what to try next

@@ -4,7 +4,7 @@
 //! | what | known by |
 //! |---|---|
 //! | processes | an executable of ours or of QEMU's whose arguments name the demo's directory, or that is in one of its networks |
-//! | network namespaces | `fsd-ID-…`, and the bubbles of the VMs that the demo declares (only one demo is told at a time) |
+//! | network namespaces | `fsd-ID-…`, and the bubbles of the VMs that were recovered into the directory |
 //! | interfaces of the host | `fsd-ID` |
 //! | files | the directory |
 
@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     layout::Layout,
-    manifests,
     network::{self, Ip},
 };
 
@@ -29,9 +28,10 @@ const EXECUTABLES: [&str; 3] = ["farshore", "nsenter", "qemu-"];
 /// Removes all of it; says what is still there.
 pub(super) async fn remove(layout: &Layout) -> Vec<String> {
     let (mut left, ip) = (Vec::new(), Ip::default());
+    let namespaces = namespaces(layout);
     let survivors = end_processes(layout).await;
     left.extend(survivors.into_iter().map(|pid| format!("process {pid}")));
-    for namespace in namespaces(layout) {
+    for namespace in namespaces {
         if let Err(error) = network::remove_namespace(&ip, &namespace).await {
             left.push(format!("namespace {namespace} ({error:#})"));
         }
@@ -52,27 +52,18 @@ pub(super) async fn remove(layout: &Layout) -> Vec<String> {
     left
 }
 
-/// Whether a network namespace is the bubble of a VM that the demo declares.
-pub(super) fn is_bubble(namespace: &str) -> bool {
-    let vms = manifests::declared_vms().unwrap_or_default();
-    let recovery = namespace.strip_prefix("fs-");
-    recovery.is_some_and(|recovery| {
-        vms.iter()
-            .any(|vm| recovery.strip_prefix(&vm.name).is_some_and(is_recovery_suffix))
-    })
-}
-
-/// `-t1`, `-f12`
-fn is_recovery_suffix(suffix: &str) -> bool {
-    let number = suffix.strip_prefix("-t").or_else(|| suffix.strip_prefix("-f"));
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
 /// The demo's network namespaces that are there.
-pub(super) fn namespaces(layout: &Layout) -> Vec<String> {
-    let own = layout.namespaces();
+fn namespaces(layout: &Layout) -> Vec<String> {
+    let recovered = fs::read_dir(layout.recovered_vms())
+        .into_iter()
+        .flatten()
+        .flatten();
+    let bubbles = recovered
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|id| format!("fs-{id}"));
+    let ours: Vec<String> = layout.namespaces().into_iter().chain(bubbles).collect();
     let mut found = network::namespaces();
-    found.retain(|name| own.contains(name) || is_bubble(name));
+    found.retain(|name| ours.contains(name));
     found
 }
 
@@ -94,7 +85,7 @@ async fn end_processes(layout: &Layout) -> Vec<u32> {
 }
 
 /// The demo's processes that run.
-pub(super) fn processes(layout: &Layout) -> Vec<u32> {
+fn processes(layout: &Layout) -> Vec<u32> {
     let directory = layout.directory().as_os_str().as_encoded_bytes();
     let networks: BTreeSet<u64> = namespaces(layout)
         .iter()
@@ -144,20 +135,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_bubbles_of_the_demos_vms_are_taken_for_ours() {
-        for name in ["fs-shop-db-t1", "fs-shop-web-f12"] {
-            assert!(is_bubble(name), "{name}");
-        }
-        for name in [
-            "fs-shop-db",
-            "fs-shop-db-t",
-            "fs-shop-db-tx",
-            "fs-shop-db-2-t1",
-            "fs-other-t1",
-            "fsd-1234-east",
-        ] {
-            assert!(!is_bubble(name), "{name}");
-        }
+    fn a_demo_without_a_directory_has_no_namespaces() {
+        let layout = Layout::of_directory(Path::new("/tmp/farshore-demo-0000")).unwrap();
+        assert_eq!(namespaces(&layout), Vec::<String>::new());
     }
 
     #[test]

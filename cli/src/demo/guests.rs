@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -12,9 +12,13 @@ use anyhow::Context;
 use farshore_guest::{
     accelerator::Accelerator,
     image::{GuestDisks, GuestImage, ImageRequest, WorkloadExecutable},
-    machine::{Network, SourceVm, SourceVmRequest, Tap},
+    machine::{CacheMode, Network, SourceVm, SourceVmRequest, Tap},
     network::Ipv4Network,
     witness::Testimony,
+};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
 };
 use tokio_util::task::TaskTracker;
 
@@ -83,6 +87,7 @@ pub(super) async fn start(
     for (((vm, disks), address), number) in vms.iter().zip(disks).zip(addresses()).zip(1_u8..) {
         let mut request = SourceVmRequest::small(&layout.vms_directory(), &vm.name, disks);
         request.accelerator = accelerator;
+        request.cache = cache_mode(&layout.vms_directory())?;
         request.network = Network::Tap(Tap {
             interface: format!("vm{number}"),
             bridge: PRODUCTION_BRIDGE.to_owned(),
@@ -129,6 +134,22 @@ impl Guest {
             Ok((testimony.acknowledged.region_b > 0).then_some(()))
         })
         .await
+    }
+}
+
+/// Directly to the disk where the file system can do that.
+fn cache_mode(directory: &Path) -> anyhow::Result<CacheMode> {
+    let path = directory.join("direct");
+    let opened = rustix::fs::open(
+        &path,
+        OFlags::CREATE | OFlags::RDWR | OFlags::DIRECT,
+        Mode::RUSR | Mode::WUSR,
+    );
+    let removed = fs::remove_file(&path);
+    match opened {
+        Ok(_) => on_file(removed, "remove", &path).map(|()| CacheMode::None),
+        Err(Errno::INVAL) => Ok(CacheMode::Writeback),
+        Err(error) => on_file(Err(error.into()), "create", &path),
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, bail};
 use uuid::Uuid;
 
-use super::network;
+use super::{network, preflight};
 use crate::exit::CliError;
 
 /// What the directory's name begins with; the identifier follows.
@@ -74,8 +74,9 @@ pub(super) struct Layout {
 impl Layout {
     /// A fresh one, whose directory is made.
     pub(super) fn new(parent: Option<&Path>) -> anyhow::Result<Self> {
-        let parent = parent.map_or_else(env::temp_dir, Path::to_owned);
+        let parent = parent.map_or_else(default_parent, Path::to_owned);
         let parent = fs::canonicalize(&parent).with_context(|| format!("cannot use {}", parent.display()))?;
+        preflight::check_room(&parent)?;
         let used = network::used_networks()?;
         for _ in 0..ATTEMPTS {
             let [first, second, wan_number, ..] = *Uuid::new_v4().as_bytes();
@@ -140,6 +141,21 @@ impl Layout {
     /// The vault at west.
     pub(super) fn vault(&self) -> PathBuf {
         self.directory.join("vault")
+    }
+
+    /// Where a site's replicator has its directories.
+    pub(super) fn replicator(&self, site: Site) -> PathBuf {
+        self.directory.join(format!("{}-1", site.name()))
+    }
+
+    /// Where west's replicator keeps recovered VMs.
+    pub(super) fn recovery(&self) -> PathBuf {
+        self.replicator(Site::West).join("recovery")
+    }
+
+    /// One directory a recovered VM, named after it.
+    pub(super) fn recovered_vms(&self) -> PathBuf {
+        self.recovery().join("vms")
     }
 
     /// Where the log of a part goes.
@@ -209,6 +225,16 @@ impl Layout {
     /// A replicator's metrics.
     pub(super) fn replicator_http(&self, site: Site) -> SocketAddr {
         SocketAddr::from((self.site_address(site), 7281))
+    }
+}
+
+/// A directory for large files that come and go; `/tmp` may be in memory, where disks are none.
+fn default_parent() -> PathBuf {
+    let large = Path::new("/var/tmp");
+    if large.is_dir() {
+        large.to_owned()
+    } else {
+        env::temp_dir()
     }
 }
 

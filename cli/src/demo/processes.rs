@@ -103,7 +103,7 @@ pub(super) async fn start_replicator(
     accelerator: Accelerator,
 ) -> anyhow::Result<Part> {
     let name = format!("{}-1", site.name());
-    let own = layout.part_directory(&name);
+    let own = layout.replicator(site);
     let role = match site {
         Site::East => Role::Source {
             scratch_directory: own.join("scratch"),
@@ -112,7 +112,7 @@ pub(super) async fn start_replicator(
             replication_listen: layout.replication(),
             advertise: format!("http://{}", layout.replication()),
             vault_directory: layout.vault(),
-            recovery_directory: own.join("recovery"),
+            recovery_directory: layout.recovery(),
         },
     };
     let file = ReplicatorFile {

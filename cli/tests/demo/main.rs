@@ -14,8 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::{Value, json};
+
 /// Only one demo is told on a machine at a time; another test may be telling one.
-const TURN_LIMIT: Duration = Duration::from_secs(600);
+const TURN_LIMIT: Duration = Duration::from_secs(1800);
 const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// A demo that is being told.
@@ -130,23 +132,60 @@ fn remains(directory: &Path) -> Vec<String> {
     left
 }
 
+fn interrupt_at(moment: &str) {
+    let mut telling = Telling::begin();
+    telling.until(moment);
+    let directory = telling.directory.clone();
+    assert!(directory.is_dir());
+    let (status, said) = telling.interrupt();
+    assert_eq!(status, 1, "at `{moment}`: {said}");
+    assert!(said.contains("nothing is left behind"), "at `{moment}`: {said}");
+    assert_eq!(remains(&directory), Vec::<String>::new(), "at `{moment}`");
+}
+
 #[test]
-fn a_demo_that_is_interrupted_leaves_nothing_behind() {
+fn a_demo_that_is_interrupted_while_it_opens_leaves_nothing_behind() {
     for moment in [
         "1. Two sites",
         "2. Two virtual machines",
         "their disks are built",
         "is up at",
     ] {
-        let mut telling = Telling::begin();
-        telling.until(moment);
-        let directory = telling.directory.clone();
-        assert!(directory.is_dir());
-        let (status, said) = telling.interrupt();
-        assert_eq!(status, 1, "at `{moment}`: {said}");
-        assert!(said.contains("nothing is left behind"), "at `{moment}`: {said}");
-        assert_eq!(remains(&directory), Vec::<String>::new(), "at `{moment}`");
+        interrupt_at(moment);
     }
+}
+
+#[test]
+fn a_demo_that_is_interrupted_in_its_middle_leaves_nothing_behind() {
+    for moment in ["synchronized", "a clone of", "Fencing the source"] {
+        interrupt_at(moment);
+    }
+}
+
+#[test]
+fn a_demo_ends_well_and_its_answer_is_one_json_object() {
+    let deadline = Instant::now() + TURN_LIMIT;
+    let told = loop {
+        let told = demo().arg("--json").output().unwrap();
+        let refused = String::from_utf8_lossy(&told.stderr).contains("another demo is being told");
+        if !refused || Instant::now() >= deadline {
+            break told;
+        }
+        thread::sleep(Duration::from_secs(1));
+    };
+    let story = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.success(), "{story}");
+    let answer: Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(answer["testFailover"]["isolationProven"], true, "{answer}");
+    assert_eq!(answer["leftBehind"], json!([]), "{answer}");
+    assert_eq!(
+        answer["unplannedFailover"].as_array().map(Vec::len),
+        Some(2),
+        "{answer}"
+    );
+    let (_, rest) = story.split_once("Its files are in ").unwrap();
+    let (directory, _) = rest.split_once(". Ctrl-C").unwrap();
+    assert_eq!(remains(Path::new(directory)), Vec::<String>::new());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use farshore_proto::v1::{ChangeJobRequest, DeleteRequest, DeleteResponse, ListRe
 use tokio::net::TcpListener;
 use tonic::Status;
 
-use crate::{farshore, farshore_reading, script::Script};
+use crate::{farshore, farshore_reading, script::Script, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_listening_is_unreachable() {
@@ -124,4 +124,31 @@ async fn deleting_a_vm_says_that_its_points_stay() {
 async fn the_version_needs_no_server() {
     let run = farshore_reading("", &["version"]).await.ended_with(0);
     assert_eq!(run.stdout, format!("farshore {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_with_a_bad_configuration_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("part.yaml");
+    for (verb, content, said) in [
+        (
+            "orchestrator",
+            "stateDirectory: /s\nlisten: 0.0.0.0:0\n",
+            "insecure: true",
+        ),
+        ("orchestrator", "stateDirectry: /s\n", "stateDirectry"),
+        ("replicator", "name: a\n", "site"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let run = farshore(&[verb, "--config", text(&path)]).await.ended_with(2);
+        assert!(
+            run.stderr.contains(said) && run.stderr.contains("part.yaml"),
+            "{}",
+            run.stderr
+        );
+        assert_eq!(run.stdout, "");
+    }
+    farshore(&["orchestrator", "--config", "/nowhere/at/all.yaml"])
+        .await
+        .ended_with(1);
 }

@@ -142,10 +142,15 @@ async fn judge(stage: &mut Stage, west: &str, one: Recovered) -> anyhow::Result<
     let lost_records = judgement.acknowledged_lost_a.max(judgement.acknowledged_lost_b);
     let lost_seconds = seconds_lost(stage, &lost, &name, point).await?;
 
+    let exact = judgement.is_exact_instant();
+    let found = format!(
+        "records 1 to {}, none torn, missing or out of order",
+        judgement.region_a.last
+    );
     stage.judge(
-        format!("{name}: the point is an exact instant"),
-        judgement.is_exact_instant(),
-        judgement.describe(),
+        format!("{name}: point {point} is an exact instant of it"),
+        exact,
+        if exact { found } else { judgement.describe() },
     );
     let found = &status.boot_verdict;
     stage.judge(

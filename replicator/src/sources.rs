@@ -149,6 +149,11 @@ impl Sources {
         let mut seats = self.seats.lock().await;
         let seat = seats.get_mut(&chain).ok_or(SourcesError::NotAssigned(chain))?;
         match seat.assignment.standing {
+            // A removal that failed has ended its engine.
+            Standing::Enabled if seat.running.is_none() => {
+                self.start(seat);
+                return Ok(());
+            }
             Standing::Enabled => return Ok(()),
             Standing::Fenced => return Err(SourcesError::Fenced(chain)),
             Standing::Installed => {}
@@ -170,6 +175,14 @@ impl Sources {
             Some(source) => source,
             None => self.source(&seat.assignment.machine, &seat.assignment.monitor),
         };
+        // Should the rest fail: nothing replicates any more, and nothing else may be told.
+        seat.state.send_if_modified(|state| {
+            let replicated = state.phase != SourcePhase::Fenced;
+            if replicated {
+                state.phase = SourcePhase::Installed;
+            }
+            replicated
+        });
         source.detach().await?;
         self.store.forget(chain)?;
         self.metrics.forget(&vm);

@@ -19,14 +19,14 @@ mod recovery;
 mod scratch;
 mod survey;
 
-use std::{path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use farshore_blocks::{ByteCount, Sequence};
 use farshore_provider::{
     CaptureKind, Check, MachineSpecification, Outcome, ReplicaState, ScanState, Source, SourceError,
     Tracking, TrackingIdentity,
 };
-use farshore_qmp::{ConnectOptions, Monitor};
+use farshore_qmp::{ConnectOptions, Monitor, QmpError};
 
 pub use capture::QemuCapture;
 
@@ -204,7 +204,29 @@ impl Source for QemuSource {
     }
 
     async fn detach(&mut self) -> Result<(), SourceError> {
-        let hypervisor = self.connect().await?;
-        attached::detach(&hypervisor, &self.site).await
+        match self.connect().await {
+            Ok(hypervisor) => attached::detach(&hypervisor, &self.site).await,
+            // All that was put beside the VM went with its process. What its images keep of our bitmaps is removed
+            // when somebody attaches to it again.
+            Err(error) if nobody_serves(&error) => {
+                tracing::warn!(vm = %self.site.machine.vm, "there is nothing to detach from: no monitor is served");
+                self.site.scratch.sweep().await
+            }
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// Whether the monitor has no process behind it. One that hangs has.
+fn nobody_serves(error: &SourceError) -> bool {
+    let SourceError::Monitor { source, .. } = error else {
+        return false;
+    };
+    let Some(QmpError::Connect { source, .. }) = source.downcast_ref() else {
+        return false;
+    };
+    matches!(
+        source.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }

@@ -200,7 +200,8 @@ pub trait Source: Send {
     /// How many bytes have changed since the last point, as tracking counts them now.
     fn backlog(&mut self) -> impl Future<Output = Result<ByteCount, SourceError>> + Send;
 
-    /// Removes everything that was put beside the VM: it is left as it was before protection.
+    /// Removes everything that was put beside the VM: it is left as it was before protection. Of a VM that does not
+    /// run there is nothing left to remove.
     fn detach(&mut self) -> impl Future<Output = Result<(), SourceError>> + Send;
 }
 

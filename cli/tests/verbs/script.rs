@@ -21,12 +21,14 @@ use farshore_proto::v1::{
     protection_server::{Protection, ProtectionServer},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{
     Request, Response, Status,
     body::Body,
-    codegen::{BoxFuture, Service, http},
-    transport::Server,
+    codegen::{
+        BoxFuture, Service, http,
+        tokio_stream::{Stream, iter},
+    },
+    transport::{Server, server::TcpIncoming},
 };
 
 type Stated<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -113,7 +115,7 @@ impl Script {
             jobs: JobsServer::new(self.clone()),
         };
         let task = tokio::spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
+            let incoming = TcpIncoming::from(listener);
             Server::builder()
                 .serve_with_incoming(services, incoming)
                 .await
@@ -164,7 +166,7 @@ impl Script {
         request: Request<Q>,
     ) -> Result<Response<Stated<A>>, Status> {
         let items: Vec<Result<A, Status>> = self.call(method, request).await?.into_inner();
-        Ok(Response::new(Box::pin(tokio_stream::iter(items))))
+        Ok(Response::new(Box::pin(iter(items))))
     }
 }
 

@@ -13,7 +13,10 @@ use std::{
 };
 
 use farshore_guest::machine::SourceVm;
-use rustix::fs::statvfs;
+use rustix::{
+    fs::statvfs,
+    process::{Pid, Signal, kill_process},
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -21,6 +24,7 @@ use crate::{
     cli::{Answer, Cli},
     control::Control,
     daemon::Daemon,
+    eventually,
     guests::GuestOrder,
     namespace::{Namespace, ip, names},
 };
@@ -29,6 +33,7 @@ use crate::{
 pub const SYNC: Duration = Duration::from_secs(120);
 /// Where the orchestrator of every lab is, in the west.
 pub const ORCHESTRATOR: &str = "http://10.91.0.2:7100";
+const GONE: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(20);
 
 /// How a lab is set up.
@@ -142,6 +147,26 @@ impl Lab {
     pub fn adopt_bare(&mut self, vm: BareVm) -> &BareVm {
         self.bare.push(vm);
         &self.bare[self.bare.len() - 1]
+    }
+
+    /// Ends a VM without a guest, as a power cut would, and forgets it.
+    pub fn end_bare(&mut self, name: &str) {
+        self.bare.retain(|vm| vm.name() != name);
+    }
+
+    /// Signals the process of a VM without a guest.
+    pub fn signal_bare(&self, name: &str, signal: Signal) {
+        let pid = i32::try_from(self.bare(name).pid()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// Deletes a VM and awaits that nothing is declared of it any more.
+    pub fn delete_vm(&self, name: &str) {
+        let _ = self.cli.run(&["delete", "vm", name]).done();
+        eventually(GONE, "the VM is gone", || {
+            let answer = self.cli.run(&["describe", "vm", name]);
+            (answer.status == 1 && answer.stderr.contains("not-found")).then_some(())
+        });
     }
 
     /// The VM without a guest of this name.
@@ -293,9 +318,9 @@ impl Drop for Lab {
         let daemons = [self.orchestrator.pid(), self.east.pid(), self.west.pid()];
         for (pid, _) in processes_naming(self.directory.path()) {
             if !daemons.contains(&Some(pid))
-                && let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+                && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
             {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let _ = kill_process(pid, Signal::KILL);
             }
         }
     }

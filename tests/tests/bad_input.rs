@@ -18,17 +18,15 @@ use std::{
 
 use farshore_proto::v1::{self, CheckOutcome, JobState, ProtectionState};
 use farshore_tests::{
-    Answer, Daemon, Lab,
+    Answer, Lab,
     bare_vm::{BareVm, document, image, qcow2_disk, raw_disk, virtio_disk},
     daemon::binary,
-    eventually,
     lab::LabOptions,
-    replica::{export, vault},
+    replica::vault,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tonic::Code;
 
-const MIB: u64 = 1024 * 1024;
 const SOON: Duration = Duration::from_secs(60);
 /// A monitor may take ten seconds to greet; a refusal takes no longer than that, on a busy machine.
 const REFUSED: Duration = Duration::from_secs(40);
@@ -274,8 +272,7 @@ fn a_monitor_that_says_nothing_is_given_up_and_the_vm_can_be_retried_or_deleted(
         }
     });
     let stopped = lab.start_bare("stopped", 8).monitor();
-    let pid = Pid::from_raw(i32::try_from(lab.bare("stopped").pid()).unwrap()).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
+    lab.signal_bare("stopped", Signal::STOP);
 
     let _ = lab
         .apply(&[document("silent", &silent), document("stopped", &stopped)].join("---\n"))
@@ -296,7 +293,7 @@ fn a_monitor_that_says_nothing_is_given_up_and_the_vm_can_be_retried_or_deleted(
             vm.state_detail
         );
     }
-    kill_process(pid, Signal::CONT).unwrap();
+    lab.signal_bare("stopped", Signal::CONT);
     assert_eq!(lab.bare("stopped").traces(), [""; 0]);
 
     // The one was only slow: its job is tried again.
@@ -307,7 +304,7 @@ fn a_monitor_that_says_nothing_is_given_up_and_the_vm_can_be_retried_or_deleted(
     // The other is deleted while a new job waits for it.
     let _ = lab.apply(&document("silent", &silent)).done();
     let ordered = Instant::now();
-    deleted(&lab, "silent");
+    lab.delete_vm("silent");
     assert!(
         ordered.elapsed() < Duration::from_secs(8),
         "{:?}",
@@ -368,7 +365,7 @@ fn a_monitor_of_another_vm_is_told_by_everything_that_differs() {
         Some("changed")
     );
     lab.control().protected("wanted", SOON);
-    deleted(&lab, "wanted");
+    lab.delete_vm("wanted");
     assert_eq!(lab.bare("other").traces(), [""; 0]);
 }
 
@@ -403,94 +400,7 @@ fn disks_that_cannot_be_tracked_are_all_named_at_once() {
     }
     let _ = refused(&lab, "odd", &declared, &told);
     assert_eq!(lab.bare("odd").traces(), [""; 0]);
-    deleted(&lab, "odd");
-}
-
-#[test]
-fn a_vault_without_room_says_so_keeps_its_points_and_goes_on_when_there_is_room() {
-    let mut lab = Lab::start(LabOptions {
-        vault_room: Some("24m".to_owned()),
-        ..LabOptions::default()
-    });
-    lab.start_bare("big", 64).write("vdroot", 1, 0, 40 * MIB);
-    let _ = lab.protect_bare(&["big"]).done();
-    let told = no_room_is_told(&lab);
-    assert_eq!(told.points, 0);
-    lab.leave_vault_room(256 * MIB);
-    let first = lab.control().protected("big", SOON);
-    let sequence = first.newest.unwrap().sequence.to_string();
-    let then = fs::read(lab.bare("big").root()).unwrap();
-    assert!(point(&lab, &sequence) == then, "point {sequence} is the disk");
-
-    lab.leave_vault_room(MIB);
-    lab.bare("big").write("vdroot", 2, 4 * MIB, 8 * MIB);
-    let told = no_room_is_told(&lab);
-    assert_eq!(told.points, first.points, "nothing was lost, nothing half-sealed");
-    assert_eq!(told.state(), ProtectionState::Protected);
-    let _ = vault(&["verify", lab.vault().to_str().unwrap()]).done();
-    assert!(
-        point(&lab, &sequence) == then,
-        "point {sequence} is still the disk as it was"
-    );
-
-    lab.leave_vault_room(256 * MIB);
-    lab.control().vm_when("big", "goes on", SOON, |vm| {
-        vm.points > first.points && vm.source_detail.is_empty()
-    });
-    let now = fs::read(lab.bare("big").root()).unwrap();
-    assert!(
-        now != then && point(&lab, "latest") == now,
-        "the newest point is the disk"
-    );
-}
-
-fn no_room_is_told(lab: &Lab) -> v1::Vm {
-    let told = lab.control().vm_when("big", "no room is told", SOON, |vm| {
-        vm.source_detail.contains("NO_SPACE") || vm.source_detail.contains("No space left")
-    });
-    let shown = lab.cli.vm("big").unwrap();
-    assert!(shown["sourceDetail"].is_string(), "{shown:#}");
-    told
-}
-
-/// The content of the first disk at a point.
-fn point(lab: &Lab, point: &str) -> Vec<u8> {
-    let (root, data) = export(&lab.vault(), "big", point, &lab.path(""));
-    let content = fs::read(&root).unwrap();
-    fs::remove_file(root).unwrap();
-    fs::remove_file(data).unwrap();
-    content
-}
-
-#[test]
-fn a_site_without_a_replicator_is_waited_for_and_then_served() {
-    let mut lab = Lab::start(LabOptions::default());
-    let monitor = lab.start_bare("far", 8).monitor();
-    let declared = document("far", &monitor).replace("site: east", "site: north");
-    let north = "apiVersion: farshore/v1\nkind: Site\nmetadata: {name: north}\nspec: {provider: qemu}\n";
-    let applied = lab.apply(&format!("{north}---\n{declared}")).done().json();
-    let job = applied["items"][1]["job"].as_str().unwrap().to_owned();
-    let points = lab.cli.run(&["failover", "test", "far"]);
-    assert_eq!(points.status, 3, "{}", points.stderr);
-    let hurried = lab.cli.run(&["job", "watch", &job, "--timeout", "1s"]);
-    assert_eq!(hurried.status, 5, "{}", hurried.stderr);
-    eventually(REFUSED, "the step says what it waits for", || {
-        let step = lab.control().job(&job)?.steps.remove(0);
-        (step.detail.contains("north") && step.detail.contains("replicator")).then_some(())
-    });
-    assert_eq!(lab.control().job(&job).unwrap().state(), JobState::Running);
-
-    let configuration = fs::read_to_string(lab.path("e.yaml")).unwrap();
-    let path = lab.path("n.yaml");
-    let text = configuration
-        .replace("east-1", "north-1")
-        .replace("site: east", "site: north")
-        .replace("/east/", "/north/")
-        .replace("7281", "7282");
-    fs::write(&path, text).unwrap();
-    let _north = Daemon::start("replicator", &path, lab.east_network());
-    assert_eq!(lab.control().ended(&job, SOON).state(), JobState::Succeeded);
-    lab.control().protected("far", SOON);
+    lab.delete_vm("odd");
 }
 
 /// Declares a VM and awaits that this is refused, with every failed check named.
@@ -538,13 +448,4 @@ fn failed(lab: &Lab, name: &str, told: &[&str]) -> v1::Vm {
     let chains = listed["chains"].as_array().unwrap();
     assert!(chains.iter().all(|chain| chain["vm"] != name), "{listed:#}");
     vm
-}
-
-/// Deletes a VM and awaits that nothing is declared of it any more.
-fn deleted(lab: &Lab, name: &str) {
-    let _ = lab.cli.run(&["delete", "vm", name]).done();
-    eventually(SOON, "the VM is gone", || {
-        let answer = lab.cli.run(&["describe", "vm", name]);
-        (answer.status == 1 && answer.stderr.contains("not-found")).then_some(())
-    });
 }

@@ -55,6 +55,7 @@ pub struct VmView<'a> {
     /// Why.
     pub reasons: Vec<Reason>,
     active_job: Option<&'a JobId>,
+    source_replicator: Attachment,
     fleet: &'a FleetView,
 }
 
@@ -89,10 +90,11 @@ impl VmViews {
             .filter(|_| record.failover == Failover::None)
             .and_then(|(replicator, target)| rpo(replicator, target, self.now));
         let source = source.map(|(_, status)| status);
+        let source_replicator = attachment(fleet, declared.source().site.as_str());
         let (health, reasons) = health(&Observation {
             protection: &record.protection,
             failover: &record.failover,
-            source: attachment(fleet, declared.source().site.as_str()),
+            source: source_replicator,
             target: attachment(fleet, declared.target().site.as_str()),
             source_detail: source.map_or("", |source| source.detail.as_str()),
             fencing: match source.map(v1::SourceStatus::phase) {
@@ -112,6 +114,7 @@ impl VmViews {
             health,
             reasons,
             active_job: self.active_jobs.get(&record.name),
+            source_replicator,
             fleet,
         })
     }
@@ -124,6 +127,14 @@ impl VmView<'_> {
         let record = self.record;
         let source = self.source.cloned().unwrap_or_default();
         let (state, state_detail) = self.state();
+        // What a replicator said before it went away is no news of what its source does now.
+        let (source_phase, source_detail) = match self.source_replicator {
+            Attachment::Attached => (source.phase(), source.detail),
+            Attachment::Lost => (
+                SourcePhase::Unspecified,
+                "the source's replicator is not attached".to_owned(),
+            ),
+        };
         v1::Vm {
             name: record.name.clone(),
             policy: self.declared.policy().to_string(),
@@ -146,8 +157,8 @@ impl VmView<'_> {
             allowed_operations: self.allowed_operations(),
             checks: record.checks.iter().map(messages::check).collect(),
             volumes: machine::volumes_to_wire(&record.volumes),
-            source_phase: source.phase,
-            source_detail: source.detail,
+            source_phase: source_phase.into(),
+            source_detail,
             active_job: self.active_job.map(ToString::to_string).unwrap_or_default(),
             recovered: self.recovered(),
             last_cycle: source.last_cycle,

@@ -28,7 +28,7 @@ pub use attach::FleetService;
 pub use error::FleetError;
 pub use malformed::Malformed;
 pub use view::{FleetView, ReplicatorView};
-pub use wire::{duration, wall_time};
+pub use wire::{duration, timestamp, wall_time};
 
 use registry::{Answer, Registry, Session, Sessions, Ticket};
 

@@ -115,10 +115,12 @@ async fn attached(
         .into_inner();
     let mut interval = tokio::time::interval(DEFAULT_REPORT_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked_at = None;
     loop {
         tokio::select! {
             _ = interval.tick() => {
-                let report = Body::Report(report::report(member).await);
+                let asked_at = asked_at.clone();
+                let report = Body::Report(v1::Report { asked_at, ..report::report(member).await });
                 outgoing.send(say(report)).await.map_err(|_| AttachmentError::Ended)?;
             }
             message = incoming.message() => {
@@ -127,6 +129,7 @@ async fn attached(
                     .ok_or(AttachmentError::Ended)?;
                 match message.body {
                     Some(orchestrator_message::Body::Registered(registered)) => {
+                        asked_at = registered.asked_at;
                         let asked = convert::duration_in(registered.report_interval.as_ref(), "report_interval");
                         let period = asked.unwrap_or(DEFAULT_REPORT_INTERVAL);
                         interval = tokio::time::interval(period.max(SHORTEST_PAUSE));
@@ -141,6 +144,7 @@ async fn attached(
                             let _ = outgoing.send(say(Body::Result(result))).await;
                         });
                     }
+                    Some(orchestrator_message::Body::Ask(ask)) => asked_at = ask.asked_at,
                     None => tracing::warn!("an empty message came from the orchestrator"),
                 }
             }

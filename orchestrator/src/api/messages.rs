@@ -1,28 +1,18 @@
 //! Decides how records are shown: sites, policies, jobs, tests, events and replicators.
 
-use farshore_blocks::clock::WallTime;
 use farshore_domain::{
     declaration::{ReplicationPolicy, Site},
     job::{Job, JobState, Step, StepState},
     test_failover::TestFailover,
 };
 use farshore_proto::v1;
-use prost_types::Timestamp;
 
 use crate::{
-    fleet::{FleetView, ReplicatorView},
+    fleet::{FleetView, ReplicatorView, timestamp},
     machine::duration,
     records::{AppliedEffect, CheckOutcome, CheckRecord, EventRecord, Severity, Started, TestRecord},
     replicators::recovered_condition,
 };
-
-pub(super) fn timestamp(time: WallTime) -> Timestamp {
-    const NANOSECONDS: u64 = 1_000_000_000;
-    Timestamp {
-        seconds: i64::try_from(time.0 / NANOSECONDS).unwrap_or(i64::MAX),
-        nanos: i32::try_from(time.0 % NANOSECONDS).unwrap_or(0),
-    }
-}
 
 pub(super) fn site(site: &Site) -> v1::Site {
     v1::Site {

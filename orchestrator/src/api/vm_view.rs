@@ -24,9 +24,8 @@ use crate::{
     store::StoreError,
 };
 
-/// How long a report is taken to have been under way: nobody measures it, and a report that took longer makes the
-/// RPO look better by the rest, until the next one. Networks between sites take a tenth of this.
-const REPORT_DELAY: Duration = Duration::from_secs(1);
+#[cfg(test)]
+mod tests;
 
 /// One look at all VMs: what is durable and what is reported at one moment.
 pub struct VmViews {
@@ -245,23 +244,22 @@ fn attachment(fleet: &FleetView, site: &str) -> Attachment {
     }
 }
 
-/// The RPO by what the target's replicator last reported, however long ago that was.
+/// The RPO by what the target's replicator last reported, however long ago that was. The report was made after the
+/// question that it echoes was asked, and counts as being that old: however long it was under way, the RPO is never
+/// better than the truth. A report that echoes nothing tells nothing of its age.
 fn rpo(replicator: &ReplicatorView, target: &v1::TargetStatus, now: WallTime) -> Option<Duration> {
     let newest = target.newest.as_ref()?;
     let valid_through = target.valid_through.as_ref().or(newest.sealed_at.as_ref());
     let valid_through = fleet::wall_time(valid_through?)?;
-    let reported_at = fleet::wall_time(replicator.report.as_ref()?.at.as_ref()?)?;
-    let received_at = replicator.reported_at?;
-    let offset = i128::from(reported_at.0) - i128::from(received_at.0);
-    let uncertainty = target
-        .clock_uncertainty
-        .as_ref()
-        .and_then(fleet::duration)
-        .unwrap_or_default();
+    let report = replicator.report.as_ref()?;
+    let reported_at = fleet::wall_time(report.at.as_ref()?)?;
+    let asked_at = fleet::wall_time(report.asked_at.as_ref()?)?.min(replicator.reported_at?);
+    let offset = i128::from(reported_at.0) - i128::from(asked_at.0);
+    let uncertainty = target.clock_uncertainty.as_ref().and_then(fleet::duration);
     let known = KnownInstant {
         valid_through,
         clock_offset_nanoseconds: i64::try_from(offset).ok()?,
-        uncertainty: uncertainty.saturating_add(REPORT_DELAY),
+        uncertainty: uncertainty.unwrap_or_default(),
     };
     Some(recovery_point_age(now, known))
 }

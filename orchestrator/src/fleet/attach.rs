@@ -36,6 +36,7 @@ pub struct FleetService {
 /// What can happen to a stream.
 enum Happening {
     Message(Result<Option<v1::ReplicatorMessage>, Status>),
+    AskDue,
     Silence,
     Ended,
 }
@@ -78,6 +79,7 @@ impl fleet_server::Fleet for FleetService {
             fleet: fleet.clone(),
             session,
             heard_at: Instant::now(),
+            ask_at: Instant::now() + fleet.shared.options.report_interval,
             is_silent: false,
         };
         fleet.shared.streams.spawn(stream.run(inbound));
@@ -89,6 +91,7 @@ struct Stream {
     fleet: Fleet,
     session: Session,
     heard_at: Instant,
+    ask_at: Instant,
     is_silent: bool,
 }
 
@@ -118,6 +121,7 @@ impl Stream {
         tokio::select! {
             () = self.session.ended.cancelled() => Happening::Ended,
             message = inbound.message() => Happening::Message(message),
+            () = sleep_until(self.ask_at) => Happening::AskDue,
             () = sleep_until(self.heard_at + silence), if !self.is_silent => Happening::Silence,
         }
     }
@@ -130,6 +134,12 @@ impl Stream {
             Happening::Ended => Course::End(Some(Status::aborted(
                 "another stream of this replicator's name has taken its place",
             ))),
+            Happening::AskDue => {
+                self.ask_at = Instant::now() + self.fleet.shared.options.report_interval;
+                // One that does not read is not asked again meanwhile: its reports then count as old.
+                let _ = self.session.outbound.try_send(Ok(ask()));
+                Course::On
+            }
             Happening::Silence => {
                 self.is_silent = true;
                 self.fleet.change(|registry| registry.silent(&self.session));
@@ -225,9 +235,19 @@ impl Fleet {
 fn greeting(report_interval: Duration) -> v1::OrchestratorMessage {
     let registered = v1::Registered {
         report_interval: prost_types::Duration::try_from(report_interval).ok(),
+        asked_at: Some(wire::timestamp(WallTime::now())),
     };
     v1::OrchestratorMessage {
         body: Some(orchestrator_message::Body::Registered(registered)),
+    }
+}
+
+fn ask() -> v1::OrchestratorMessage {
+    let ask = v1::Ask {
+        asked_at: Some(wire::timestamp(WallTime::now())),
+    };
+    v1::OrchestratorMessage {
+        body: Some(orchestrator_message::Body::Ask(ask)),
     }
 }
 

@@ -87,16 +87,20 @@ impl Peer {
         assert!(matches!(
             greeting.body,
             Some(orchestrator_message::Body::Registered(v1::Registered {
-                report_interval: Some(_)
+                report_interval: Some(_),
+                asked_at: Some(_)
             }))
         ));
         peer
     }
 
     async fn command(&mut self) -> v1::Command {
-        match within(self.inbound.message()).await.unwrap().unwrap().body {
-            Some(orchestrator_message::Body::Command(command)) => command,
-            other => panic!("{other:?} is no command"),
+        loop {
+            match within(self.inbound.message()).await.unwrap().unwrap().body {
+                Some(orchestrator_message::Body::Command(command)) => return command,
+                Some(orchestrator_message::Body::Ask(_)) => {}
+                other => panic!("{other:?} is no command"),
+            }
         }
     }
 

@@ -30,6 +30,16 @@ pub fn wall_time(timestamp: &Timestamp) -> Option<WallTime> {
     whole.checked_add(nanoseconds).map(WallTime)
 }
 
+/// Wall time as a timestamp of the wire.
+#[must_use]
+pub fn timestamp(time: WallTime) -> Timestamp {
+    const NANOSECONDS: u64 = 1_000_000_000;
+    Timestamp {
+        seconds: i64::try_from(time.0 / NANOSECONDS).unwrap_or(i64::MAX),
+        nanos: i32::try_from(time.0 % NANOSECONDS).unwrap_or(0),
+    }
+}
+
 /// A duration of the wire; `None` if it is negative, or no duration at all.
 #[must_use]
 pub fn duration(duration: &prost_types::Duration) -> Option<Duration> {
@@ -87,6 +97,7 @@ fn check_vault(register: &v1::Register) -> Result<(), Malformed> {
 
 pub(super) fn check_report(report: &v1::Report) -> Result<(), Malformed> {
     check_time("report.at", report.at.as_ref())?;
+    check_time("report.asked_at", report.asked_at.as_ref())?;
     check_count("report.sources", report.sources.len())?;
     report.sources.iter().try_for_each(check_source)?;
     check_distinct(

@@ -390,6 +390,7 @@ impl World {
         let is_target = site == "west";
         v1::Report {
             at: Some(now()),
+            asked_at: Some(now()),
             sources: if is_target { Vec::new() } else { sources.collect() },
             targets: if is_target { targets.collect() } else { Vec::new() },
             recovered: if is_target {

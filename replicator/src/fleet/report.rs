@@ -13,7 +13,7 @@ use crate::{
     target::{ChainStanding, Targets},
 };
 
-/// Everything, as of now.
+/// Everything, as of now; whose question it answers is for the stream to say.
 pub(super) async fn report(member: &Member) -> v1::Report {
     let sources = match &member.sources {
         Some(sources) => sources.states().await,
@@ -44,6 +44,7 @@ pub(super) async fn report(member: &Member) -> v1::Report {
             })
             .collect(),
         vault: member.targets.as_ref().map(vault_out),
+        asked_at: None,
     }
 }
 

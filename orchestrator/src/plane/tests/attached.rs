@@ -53,7 +53,7 @@ async fn attach_once(address: SocketAddr, site: &'static str, world: &Scripted) 
                 send(Body::Report(world.report(site))).await.ok()?;
             }
             message = inbound.message() => match message.ok()??.body? {
-                orchestrator_message::Body::Registered(_) => {}
+                orchestrator_message::Body::Registered(_) | orchestrator_message::Body::Ask(_) => {}
                 orchestrator_message::Body::Command(command) => {
                     let body = command.body?;
                     if world.world().stuck.contains(part_of(&body)) {

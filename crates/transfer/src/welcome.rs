@@ -102,8 +102,14 @@ mod tests {
 
     #[test]
     fn acknowledged_messages_that_the_target_no_longer_holds_cannot_be_sent_again() {
-        let ours = PendingCycle { acknowledged_through: 2, ..pending(None) };
-        let target = TargetHead { newest: ours.base, open: None };
+        let ours = PendingCycle {
+            acknowledged_through: 2,
+            ..pending(None)
+        };
+        let target = TargetHead {
+            newest: ours.base,
+            open: None,
+        };
         assert_eq!(plan_resume(&ours, &target), ResumePlan::Lost);
     }
 

@@ -145,6 +145,7 @@ impl fleet_server::Fleet for Stand {
         let (reported, report) = watch::channel(v1::Report::default());
         let registration = orchestrator_message::Body::Registered(v1::Registered {
             report_interval: REPORT_EVERY.try_into().ok(),
+            ..v1::Registered::default()
         });
         // The queue is new, so there is room.
         let _ = outgoing.try_send(Ok(say(registration)));

@@ -22,7 +22,8 @@ mod two_sites;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::Write,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -33,9 +34,7 @@ use farshore_guest::{
     machine::{CacheMode, SourceVm, SourceVmRequest},
 };
 use farshore_proto::v1;
-use farshore_qmp::{ConnectOptions, Monitor};
 use farshore_tests::{daemon::binary, guests::BOOT};
-use serde_json::Value;
 
 use figures::{Samples, Table, Target};
 use monitor_tap::{MonitorTap, Timed};
@@ -49,11 +48,14 @@ const INTERVAL: Duration = Duration::from_millis(220);
 const CYCLES: usize = 100;
 /// Of each thing that a cycle cannot be faster than.
 const REFERENCES: usize = 100;
+const LONG_COMMAND_BYTES: usize = 1000;
 const TAPPED_CYCLES: usize = 40;
 /// The first cycles still carry what the boot and the sync left.
 const WARM_UP_CYCLES: u64 = 5;
 /// Little to send: about five records a cycle and disk.
 const RECORDS_PER_SECOND: u32 = 20;
+const ROOT_BYTES: u64 = 512 << 20;
+const DATA_BYTES: u64 = 256 << 20;
 const CYCLES_PATIENCE: Duration = Duration::from_secs(120);
 const END: Duration = Duration::from_secs(10);
 
@@ -84,13 +86,21 @@ struct Tapped {
     /// The longest command of each cycle, in milliseconds.
     longest: Samples,
     commands: Samples,
+    bytes: Samples,
     together: Samples,
     /// Of all cycles.
     slowest: String,
     /// Which commands cost most, for people.
     costliest: String,
-    /// A command that does nothing, through the same tap.
-    empty_command: Samples,
+    empty: EmptyCommands,
+}
+
+/// What a command that does nothing takes.
+#[derive(Default)]
+struct EmptyCommands {
+    short: Samples,
+    /// Of [`LONG_COMMAND_BYTES`]: QEMU reads its monitor byte by byte.
+    long: Samples,
 }
 
 /// A guest that ends with the value.
@@ -163,7 +173,7 @@ async fn measure_mode(
     let protected = sites.protect(&vm(tap.path.clone())).await?;
     measured.tapped = tapped(&sites, &protected, &tap).await?;
     sites.release(&protected).await?;
-    measured.tapped.empty_command = empty_commands(&tap).await?;
+    measured.tapped.empty = empty_commands(spare)?;
     let peaks = [sites.source.pid(), sites.target.pid()].map(peak_resident_bytes);
     for peak in peaks {
         measured.peak_mib = measured.peak_mib.max(peak? >> 20);
@@ -183,8 +193,8 @@ fn start_guest(directory: &Path, cache: CacheMode) -> anyhow::Result<Guest> {
         leading_arguments: vec!["guest-workload".into()],
     };
     let mut image = ImageRequest::small(directory, "db", workload);
-    image.root_bytes = 512 << 20;
-    image.data_bytes = 256 << 20;
+    image.root_bytes = ROOT_BYTES;
+    image.data_bytes = DATA_BYTES;
     image.records_per_second = RECORDS_PER_SECOND;
     image.journal_records_per_second = 1;
     let disks = GuestImage::build(&image)?;
@@ -214,6 +224,7 @@ fn vm(monitor: PathBuf) -> VmToProtect {
             nics: Vec::new(),
         },
         monitor,
+        sizes: vec![ROOT_BYTES, DATA_BYTES],
         interval: INTERVAL,
     }
 }
@@ -290,6 +301,8 @@ async fn tapped(sites: &TwoSites, vm: &ProtectedVm, tap: &MonitorTap) -> anyhow:
         };
         tapped.longest.add_milliseconds(longest.took);
         tapped.commands.add(cycle.len() as f64);
+        let bytes: usize = cycle.iter().map(|timed| timed.bytes).sum();
+        tapped.bytes.add(bytes as f64);
         let together = cycle.iter().map(|timed| timed.took).sum();
         tapped.together.add_milliseconds(together);
         if longest.took > slowest {
@@ -319,17 +332,30 @@ fn costliest(seen: &[Timed], cycles: f64) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-async fn empty_commands(tap: &MonitorTap) -> anyhow::Result<Samples> {
-    let monitor = Monitor::connect(&tap.path, ConnectOptions::default()).await?;
-    let mut samples = Samples::default();
-    tap.take();
+fn empty_commands(monitor: &Path) -> anyhow::Result<EmptyCommands> {
+    let mut stream = UnixStream::connect(monitor)?;
+    let mut answers = BufReader::new(stream.try_clone()?);
+    let mut execute = |command: &str, bytes: usize| {
+        let began = Instant::now();
+        // Behind the object, spaces mean nothing; inside, QEMU reads them before it acts.
+        let text = format!("{{\"execute\":\"{command}\"{:bytes$}}}\n", "");
+        stream.write_all(text.as_bytes())?;
+        let mut answer = String::new();
+        while !answer.starts_with("{\"return\"") {
+            answer.clear();
+            ensure!(answers.read_line(&mut answer)? > 0, "the monitor was closed");
+        }
+        Ok(began.elapsed())
+    };
+    execute("qmp_capabilities", 0)?;
+    let mut empty = EmptyCommands::default();
     for _ in 0..REFERENCES {
-        monitor.execute("query-version", Value::Null).await?;
+        empty.short.add_milliseconds(execute("query-version", 0)?);
+        empty
+            .long
+            .add_milliseconds(execute("query-version", LONG_COMMAND_BYTES)?);
     }
-    for timed in tap.take().iter().filter(|timed| timed.command == "query-version") {
-        samples.add_milliseconds(timed.took);
-    }
-    Ok(samples)
+    Ok(empty)
 }
 
 fn small_syncs(path: &Path) -> anyhow::Result<Samples> {
@@ -413,21 +439,24 @@ fn cycle_table(directory: &Path, measured: &[Measured]) {
 
 /// Where the time goes, and what it cannot be less than on this machine now.
 fn notes(mode: &Measured) -> [String; 3] {
+    let tapped = &mode.tapped;
     [
         format!(
             "{}: mean {:.1} ms to read, send and have it durable, {:.1} ms to seal; a replicator had at most {} MiB.",
             mode.shown, mode.phases.send, mode.phases.seal, mode.peak_mib,
         ),
         format!(
-            "  {:.0} monitor commands take {:.1} ms (medians, with the tap); most of it: {}.",
-            mode.tapped.commands.median(),
-            mode.tapped.together.median(),
-            mode.tapped.costliest,
+            "  {:.0} monitor commands of {:.0} bytes take {:.1} ms (medians, with the tap); most of it: {}.",
+            tapped.commands.median(),
+            tapped.bytes.median(),
+            tapped.together.median(),
+            tapped.costliest,
         ),
         format!(
-            "  Beside it: a monitor command that does nothing {:.2} ms (max {:.1}), 4 KiB written and synced {:.2} ms (max {:.1}).",
-            mode.tapped.empty_command.median(),
-            mode.tapped.empty_command.percentile(100),
+            "  Beside it: a monitor command that does nothing {:.2} ms, with {LONG_COMMAND_BYTES} bytes more {:.2} ms; \
+             4 KiB written and synced {:.2} ms (max {:.1}).",
+            tapped.empty.short.median(),
+            tapped.empty.long.median(),
             mode.small_sync.median(),
             mode.small_sync.percentile(100),
         ),

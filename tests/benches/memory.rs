@@ -46,6 +46,8 @@ const SPARSE: Content = Content {
     runs: 4096,
     run_bytes: 16 * 1024,
 };
+/// Of a disk's size must be free where the source keeps its scratch, or the VM is refused.
+const SCRATCH_SHARE: u64 = 20;
 
 /// What one kind of disk cost.
 struct Costs {
@@ -70,10 +72,31 @@ async fn measure() -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    let sparse = sync(directory.path(), "sparse", SPARSE, 1, |_| Ok(())).await?;
-    memory_table(directory.path(), &dense, &sparse);
+    let content = that_fits(SPARSE, directory.path())?;
+    let sparse = sync(directory.path(), "sparse", content, 1, |_| Ok(())).await?;
+    let shown = format!(
+        "{} GiB, {} runs of {} KiB",
+        content.size_bytes / GIB,
+        content.runs,
+        content.run_bytes / 1024
+    );
+    memory_table(
+        directory.path(),
+        [("1 GiB, incompressible", &dense), (&shown, &sparse)],
+    );
     throughput_table(directory.path(), &dense, &nbdcopy);
     Ok(())
+}
+
+/// The same on a smaller disk, if this file system has no room for the scratch of one so large.
+fn that_fits(mut content: Content, directory: &Path) -> anyhow::Result<Content> {
+    let room = rustix::fs::statvfs(directory)?;
+    // Others may take some of it meanwhile.
+    let free = room.f_bavail * room.f_frsize / 10 * 9;
+    while content.size_bytes / SCRATCH_SHARE > free {
+        content.size_bytes /= 2;
+    }
+    Ok(content)
 }
 
 /// Replicates a disk with `content` some times, each time into a new chain; `beside` runs after each.
@@ -99,6 +122,7 @@ async fn sync(
             .protect(&VmToProtect {
                 machine: vm.machine(),
                 monitor: vm.monitor.clone(),
+                sizes: vec![content.size_bytes],
                 interval: INTERVAL,
             })
             .await?;
@@ -158,14 +182,11 @@ fn gigabytes_per_second(bytes: u64, took: Duration) -> f64 {
     bytes as f64 / 1e9 / took.as_secs_f64()
 }
 
-fn memory_table(directory: &Path, dense: &Costs, sparse: &Costs) {
+fn memory_table(directory: &Path, disks: [(&str, &Costs); 2]) {
     let title = "memory: peak resident memory (VmHWM) over initial syncs";
     let head = ["disk", "syncs", "seconds", "replicator", "peak MiB", "target", ""];
     let mut table = Table::new(title, &head);
-    for (disk, costs) in [
-        ("1 GiB, incompressible", dense),
-        ("1 TiB, 4096 runs of 16 KiB", sparse),
-    ] {
+    for (disk, costs) in disks {
         let syncs = costs.seconds.count().to_string();
         let seconds = format!("{:.2}", costs.seconds.median());
         for (replicator, peak) in [

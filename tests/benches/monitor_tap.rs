@@ -23,6 +23,8 @@ use tokio::{
 #[derive(Debug, Clone)]
 pub(crate) struct Timed {
     pub(crate) command: String,
+    /// Its length.
+    pub(crate) bytes: usize,
     pub(crate) took: Duration,
 }
 
@@ -42,7 +44,8 @@ struct Line {
     execute: String,
 }
 
-type UnderWay = Arc<Mutex<HashMap<String, (String, Instant)>>>;
+/// Commands without an answer yet, by their identifier.
+type UnderWay = Arc<Mutex<HashMap<String, (String, usize, Instant)>>>;
 
 impl MonitorTap {
     /// Listens at `path` for clients of `monitor`, one at a time.
@@ -80,13 +83,13 @@ async fn pass(client: UnixStream, server: UnixStream, seen: &Mutex<Vec<Timed>>) 
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let under_way = UnderWay::default();
-    let asked = |line: Line| {
-        locked(&under_way).insert(line.id.to_string(), (line.execute, Instant::now()));
+    let asked = |line: Line, bytes: usize| {
+        locked(&under_way).insert(line.id.to_string(), (line.execute, bytes, Instant::now()));
     };
-    let answered = |line: Line| {
-        if let Some((command, began)) = locked(&under_way).remove(&line.id.to_string()) {
+    let answered = |line: Line, _: usize| {
+        if let Some((command, bytes, began)) = locked(&under_way).remove(&line.id.to_string()) {
             let took = began.elapsed();
-            locked(seen).push(Timed { command, took });
+            locked(seen).push(Timed { command, bytes, took });
         }
     };
     tokio::select! {
@@ -96,12 +99,12 @@ async fn pass(client: UnixStream, server: UnixStream, seen: &Mutex<Vec<Timed>>) 
 }
 
 /// What is no line of JSON, and events, pass unseen.
-async fn copy(from: OwnedReadHalf, mut to: OwnedWriteHalf, hear: impl Fn(Line)) {
+async fn copy(from: OwnedReadHalf, mut to: OwnedWriteHalf, hear: impl Fn(Line, usize)) {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
     while from.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
         if let Ok(heard) = serde_json::from_slice(&line) {
-            hear(heard);
+            hear(heard, line.len());
         }
         if to.write_all(&line).await.is_err() {
             return;

@@ -164,6 +164,7 @@ async fn protect(sites: &TwoSites, directory: &Path, case: &Case) -> anyhow::Res
         .protect(&VmToProtect {
             machine: vm.machine(),
             monitor: vm.monitor.clone(),
+            sizes: vec![case.size_bytes],
             interval: INTERVAL,
         })
         .await?;

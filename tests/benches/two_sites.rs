@@ -40,6 +40,8 @@ pub(crate) struct TwoSites {
 pub(crate) struct VmToProtect {
     pub(crate) machine: v1::Machine,
     pub(crate) monitor: PathBuf,
+    /// The disks' sizes, in the machine's order.
+    pub(crate) sizes: Vec<u64>,
     pub(crate) interval: Duration,
 }
 
@@ -92,7 +94,8 @@ impl TwoSites {
 
     /// Protects a VM and waits for its first point.
     pub(crate) async fn protect(&self, vm: &VmToProtect) -> anyhow::Result<ProtectedVm> {
-        let volumes = self.checked_volumes(vm).await?;
+        self.check(vm).await?;
+        let volumes = vm.volumes();
         let chain = uuid::Uuid::new_v4().as_bytes().to_vec();
         let prepare = v1::PrepareTarget {
             chain: chain.clone().into(),
@@ -155,7 +158,7 @@ impl TwoSites {
         Ok(text)
     }
 
-    async fn checked_volumes(&self, vm: &VmToProtect) -> anyhow::Result<Vec<v1::Volume>> {
+    async fn check(&self, vm: &VmToProtect) -> anyhow::Result<()> {
         let check = v1::CheckSource {
             machine: Some(vm.machine.clone()),
             monitor: vm.monitor.display().to_string(),
@@ -173,7 +176,7 @@ impl TwoSites {
         if !failed.is_empty() {
             bail!("the VM cannot be protected: {failed:?}");
         }
-        Ok(checked.volumes)
+        Ok(())
     }
 
     async fn first_point(&self, chain: &[u8]) -> anyhow::Result<v1::RecoveryPoint> {
@@ -198,6 +201,18 @@ impl TwoSites {
         let first = listed.points.pop();
         let first = first.filter(|point| point.sequence == 1);
         first.context("the first point is not listed")
+    }
+}
+
+impl VmToProtect {
+    fn volumes(&self) -> Vec<v1::Volume> {
+        let disks = self.machine.disks.iter().zip(&self.sizes);
+        disks
+            .map(|(disk, size_bytes)| v1::Volume {
+                name: disk.name.clone(),
+                size_bytes: *size_bytes,
+            })
+            .collect()
     }
 }
 

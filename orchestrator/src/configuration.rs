@@ -237,4 +237,11 @@ mod tests {
             "the configuration /nowhere/o.yaml cannot be read"
         );
     }
+
+    #[test]
+    fn the_documented_configuration_is_accepted() {
+        let document = include_str!("../../docs/configuration.md");
+        let block = document.split("```yaml\n# orchestrator\n").nth(1).unwrap();
+        read(block.split("```").next().unwrap()).unwrap();
+    }
 }

@@ -212,4 +212,15 @@ mod tests {
             "{shown}"
         );
     }
+
+    #[test]
+    fn the_documented_configurations_are_accepted() {
+        let document = include_str!("../../docs/configuration.md");
+        let blocks: Vec<_> = document.split("```yaml\n# replicator\n").skip(1).collect();
+        assert_eq!(blocks.len(), 2);
+        for block in blocks {
+            let text = block.split("```").next().unwrap();
+            ReplicatorConfiguration::parse(Path::new("docs/configuration.md"), text).unwrap();
+        }
+    }
 }

@@ -112,3 +112,35 @@ fn of_store(error: &StoreError) -> (Code, &'static str) {
         StoreError::Closed => (Code::Unavailable, "shutting-down"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// Every text in quotes that has the shape of a code: kebab case with at least one hyphen.
+    fn codes(source: &str) -> Vec<&str> {
+        let shaped = |text: &&str| {
+            text.contains('-')
+                && text
+                    .chars()
+                    .all(|character| character.is_ascii_lowercase() || character == '-')
+        };
+        source.split('"').filter(shaped).collect()
+    }
+
+    #[test]
+    fn every_reason_code_is_documented() {
+        let document = include_str!("../../../docs/reason-codes.md");
+        let sources = [include_str!("status.rs"), include_str!("../fleet/error.rs")];
+        let here: Vec<_> = sources
+            .into_iter()
+            .flat_map(codes)
+            .filter(|code| *code != "farshore-reason")
+            .collect();
+        assert!(here.len() > 15, "{here:?}");
+        for code in here {
+            assert!(
+                document.contains(&format!("| `{code}` |")),
+                "`{code}` is not documented"
+            );
+        }
+    }
+}

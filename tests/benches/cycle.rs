@@ -14,18 +14,18 @@
 )]
 
 mod conductor;
+mod cycle_report;
 mod figures;
 mod monitor_tap;
 mod process;
+mod references;
 mod two_sites;
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{BufRead, BufReader, Write},
-    os::unix::net::UnixStream,
+    fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
@@ -36,9 +36,11 @@ use farshore_guest::{
 use farshore_proto::v1;
 use farshore_tests::{daemon::binary, guests::BOOT};
 
-use figures::{Samples, Table, Target};
+use cycle_report::{cycle_table, hold_table};
+use figures::{Samples, Target};
 use monitor_tap::{MonitorTap, Timed};
 use process::peak_resident_bytes;
+use references::{EmptyCommands, empty_commands, small_syncs};
 use two_sites::{ProtectedVm, SOURCE, TARGET, TwoSites, VmToProtect};
 
 const CYCLE: Target = Target(60.0);
@@ -46,9 +48,6 @@ const HOLD_WITHOUT_CACHE: Target = Target(10.0);
 /// Longer than the 200 ms between two reports, so that each cycle is in a report of its own.
 const INTERVAL: Duration = Duration::from_millis(220);
 const CYCLES: usize = 100;
-/// Of each thing that a cycle cannot be faster than.
-const REFERENCES: usize = 100;
-const LONG_COMMAND_BYTES: usize = 1000;
 const TAPPED_CYCLES: usize = 40;
 /// The first cycles still carry what the boot and the sync left.
 const WARM_UP_CYCLES: u64 = 5;
@@ -93,14 +92,6 @@ struct Tapped {
     /// Which commands cost most, for people.
     costliest: String,
     empty: EmptyCommands,
-}
-
-/// What a command that does nothing takes.
-#[derive(Default)]
-struct EmptyCommands {
-    short: Samples,
-    /// Of [`LONG_COMMAND_BYTES`]: QEMU reads its monitor byte by byte.
-    long: Samples,
 }
 
 /// A guest that ends with the value.
@@ -332,44 +323,6 @@ fn costliest(seen: &[Timed], cycles: f64) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-fn empty_commands(monitor: &Path) -> anyhow::Result<EmptyCommands> {
-    let mut stream = UnixStream::connect(monitor)?;
-    let mut answers = BufReader::new(stream.try_clone()?);
-    let mut execute = |command: &str, bytes: usize| {
-        let began = Instant::now();
-        // Behind the object, spaces mean nothing; inside, QEMU reads them before it acts.
-        let text = format!("{{\"execute\":\"{command}\"{:bytes$}}}\n", "");
-        stream.write_all(text.as_bytes())?;
-        let mut answer = String::new();
-        while !answer.starts_with("{\"return\"") {
-            answer.clear();
-            ensure!(answers.read_line(&mut answer)? > 0, "the monitor was closed");
-        }
-        Ok(began.elapsed())
-    };
-    execute("qmp_capabilities", 0)?;
-    let mut empty = EmptyCommands::default();
-    for _ in 0..REFERENCES {
-        empty.short.add_milliseconds(execute("query-version", 0)?);
-        empty
-            .long
-            .add_milliseconds(execute("query-version", LONG_COMMAND_BYTES)?);
-    }
-    Ok(empty)
-}
-
-fn small_syncs(path: &Path) -> anyhow::Result<Samples> {
-    let mut file = File::create(path)?;
-    let mut samples = Samples::default();
-    for _ in 0..REFERENCES {
-        let began = Instant::now();
-        file.write_all(&[1; 4096])?;
-        file.sync_data()?;
-        samples.add_milliseconds(began.elapsed());
-    }
-    Ok(samples)
-}
-
 /// Commands from one instant to the one before the next. Each cycle switches its wrappers twice, there and back: cycles
 /// begin with every second switch; what comes before the first is left out, and so is the last.
 fn cycles(seen: &[Timed]) -> impl Iterator<Item = &[Timed]> {
@@ -404,109 +357,4 @@ impl Phases {
 fn value(metrics: &str, series: &str) -> f64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix(series));
     line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0.0)
-}
-
-fn cycle_table(directory: &Path, measured: &[Measured]) {
-    let title = "cycle: two disks (qcow2, raw) of a guest with little to send; from looking for changes to the sealed point and back";
-    let head = [
-        "cache",
-        "cycles",
-        "failed",
-        "changed KiB",
-        "p50 ms",
-        "p99 ms",
-        "max ms",
-        "target p50",
-        "",
-    ];
-    let mut table = Table::new(title, &head);
-    for mode in measured {
-        table.row(&[
-            mode.shown,
-            &mode.cycles.count().to_string(),
-            &format!("{:.0}", mode.phases.failed),
-            &format!("{:.0}", mode.changed_kib.median()),
-            &format!("{:.1}", mode.cycles.median()),
-            &format!("{:.1}", mode.cycles.percentile(99)),
-            &format!("{:.1}", mode.cycles.percentile(100)),
-            &format!("< {:.0}", CYCLE.0),
-            CYCLE.verdict(mode.cycles.median()),
-        ]);
-    }
-    let notes: Vec<String> = measured.iter().flat_map(notes).collect();
-    table.print(directory, &notes.iter().map(String::as_str).collect::<Vec<_>>());
-}
-
-/// Where the time goes, and what it cannot be less than on this machine now.
-fn notes(mode: &Measured) -> [String; 3] {
-    let tapped = &mode.tapped;
-    [
-        format!(
-            "{}: mean {:.1} ms to read, send and have it durable, {:.1} ms to seal; a replicator had at most {} MiB.",
-            mode.shown, mode.phases.send, mode.phases.seal, mode.peak_mib,
-        ),
-        format!(
-            "  {:.0} monitor commands of {:.0} bytes take {:.1} ms (medians, with the tap); most of it: {}.",
-            tapped.commands.median(),
-            tapped.bytes.median(),
-            tapped.together.median(),
-            tapped.costliest,
-        ),
-        format!(
-            "  Beside it: a monitor command that does nothing {:.2} ms, with {LONG_COMMAND_BYTES} bytes more {:.2} ms; \
-             4 KiB written and synced {:.2} ms (max {:.1}).",
-            tapped.empty.short.median(),
-            tapped.empty.long.median(),
-            mode.small_sync.median(),
-            mode.small_sync.percentile(100),
-        ),
-    ]
-}
-
-fn hold_table(directory: &Path, measured: &[Measured]) {
-    let title = "hold: how long a cycle holds the guest's writes";
-    let head = [
-        "what",
-        "cache",
-        "cycles",
-        "p50 ms",
-        "p99 ms",
-        "max ms",
-        "target p50",
-        "",
-    ];
-    let mut table = Table::new(title, &head);
-    for mode in measured {
-        let target = mode
-            .hold_target
-            .map_or(String::new(), |target| format!("< {:.0}", target.0));
-        for (what, samples) in [
-            ("the instant, by the replicator", &mode.holds),
-            ("longest monitor command, by the tap", &mode.tapped.longest),
-        ] {
-            let verdict = mode
-                .hold_target
-                .map_or("", |target| target.verdict(samples.median()));
-            table.row(&[
-                what,
-                mode.shown,
-                &samples.count().to_string(),
-                &format!("{:.1}", samples.median()),
-                &format!("{:.1}", samples.percentile(99)),
-                &format!("{:.1}", samples.percentile(100)),
-                &target,
-                verdict,
-            ]);
-        }
-    }
-    let notes: Vec<String> = measured
-        .iter()
-        .map(|mode| {
-            format!(
-                "{}: the longest command of all was {}.",
-                mode.shown, mode.tapped.slowest
-            )
-        })
-        .collect();
-    table.print(directory, &notes.iter().map(String::as_str).collect::<Vec<_>>());
 }

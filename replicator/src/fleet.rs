@@ -119,7 +119,6 @@ async fn attached(
     loop {
         tokio::select! {
             _ = interval.tick() => {
-                let asked_at = asked_at.clone();
                 let report = Body::Report(v1::Report { asked_at, ..report::report(member).await });
                 outgoing.send(say(report)).await.map_err(|_| AttachmentError::Ended)?;
             }

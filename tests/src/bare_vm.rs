@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -55,11 +56,12 @@ impl BareVm {
             directory: directory.to_owned(),
             child,
         };
-        eventually(START, "the monitors listen", || {
+        let _ = eventually(START, "the monitors listen", || {
             let ended = vm.child.try_wait().unwrap();
             let log = || fs::read_to_string(vm.directory.join(format!("{}.log", vm.name)));
             assert!(ended.is_none(), "QEMU ended: {:?}", log());
-            (vm.monitor().exists() && vm.spare_monitor().exists()).then_some(())
+            // It is made last. Its file alone would not do: that is there before anyone listens.
+            UnixStream::connect(vm.spare_monitor()).ok()
         });
         vm
     }

@@ -187,19 +187,17 @@ impl TwoSites {
         };
         let reached = reports.wait_for(|report| newest(report).is_some());
         let reached = tokio::time::timeout(SYNC_PATIENCE, reached).await;
-        let found = newest(&*reached.context("no first point came")??);
-        let sequence = found.context("the report has no point")?.sequence;
+        drop(reached.context("no first point came")??);
         // Cycles may have gone on meanwhile: the first point is asked for.
         let list = v1::ListPoints {
             chain: chain.to_vec().into(),
-            limit: u32::try_from(sequence)?,
+            limit: 0,
         };
         let listed = self.conductor.order(TARGET, Body::ListPoints(list)).await?;
-        let Outcome::PointsListed(mut listed) = listed else {
+        let Outcome::PointsListed(listed) = listed else {
             bail!("{TARGET} answered {listed:?}");
         };
-        let first = listed.points.pop();
-        let first = first.filter(|point| point.sequence == 1);
+        let first = listed.points.into_iter().find(|point| point.sequence == 1);
         first.context("the first point is not listed")
     }
 }

@@ -301,10 +301,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // First, as they would carry out what is still ordered.
         for daemon in [&mut self.orchestrator, &mut self.east, &mut self.west] {
-            if daemon.pid().is_some() {
-                daemon.thaw();
-            }
+            daemon.kill9();
         }
         for (_, vm) in &self.guests {
             if vm.is_running() {
@@ -315,11 +314,8 @@ impl Drop for Lab {
         for bubble in self.bubbles() {
             let _ = Command::new("ip").args(["netns", "delete", &bubble]).output();
         }
-        let daemons = [self.orchestrator.pid(), self.east.pid(), self.west.pid()];
         for (pid, _) in processes_naming(self.directory.path()) {
-            if !daemons.contains(&Some(pid))
-                && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
-            {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }

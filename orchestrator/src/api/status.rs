@@ -3,7 +3,8 @@
 //! | code | when | exit status of the CLI |
 //! |---|---|---|
 //! | InvalidArgument | the request can never be right | 2 |
-//! | NotFound, FailedPrecondition | it is refused in this state | 3 |
+//! | NotFound | there is no such thing | 1 |
+//! | FailedPrecondition | it is refused in this state | 3 |
 //! | Unavailable | a replicator cannot be reached, or this process stops | 4 |
 //! | DeadlineExceeded | a replicator did not answer in time | 5 |
 //! | Internal, Aborted | the control plane has a problem of its own | 1 |

@@ -1,3 +1,5 @@
+//! What is exposed against docs/metrics.md and promtool.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,

@@ -1,3 +1,5 @@
+//! Declarations survive being written down, and no text makes the reader panic.
+
 use proptest::prelude::*;
 
 use super::*;

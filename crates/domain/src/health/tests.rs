@@ -1,3 +1,5 @@
+//! The RPO is never better than the truth, and every reason has its health.
+
 use super::*;
 use crate::protection::Stage;
 

@@ -1,3 +1,5 @@
+//! Plans, outcomes of steps, lanes and pre-emption, as values.
+
 use super::*;
 
 fn job(kind: JobKind) -> Job {

@@ -1,3 +1,5 @@
+//! Every state of a test failover against every event, by the documented table.
+
 use super::*;
 use crate::transition_table;
 

@@ -1,3 +1,5 @@
+//! The judge against disks that are right, torn, reordered and ahead of one another.
+
 use farshore_blocks::clock::WallTime;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The window, acknowledgements that lie, and deliveries that are cut anywhere.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! The registry of replicators without a network: places, waiters and results.
+
 use super::*;
 
 fn register(name: &str, site: &str, instance: &str) -> v1::Register {

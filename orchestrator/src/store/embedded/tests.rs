@@ -1,3 +1,5 @@
+//! The embedded store across kills, damage and vanished files.
+
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},

@@ -1,3 +1,5 @@
+//! Manifests that are wrong, each with the exact message that a person reads.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What an apply creates, changes, leaves alone and refuses, by what is there already.
+
 use super::*;
 use crate::declaration::parse_manifest;
 

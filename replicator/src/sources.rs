@@ -215,7 +215,11 @@ impl Sources {
             Standing::Enabled => SourcePhase::Connecting,
             Standing::Fenced => SourcePhase::Fenced,
         };
-        let (state, _) = watch::channel(SourceState::new(phase));
+        let mut shown = SourceState::new(phase);
+        if phase == SourcePhase::Fenced {
+            shown.detail = format!("the target refused epoch {} for good", assignment.epoch);
+        }
+        let (state, _) = watch::channel(shown);
         let mut seat = Seat {
             assignment,
             state,

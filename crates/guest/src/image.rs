@@ -6,7 +6,7 @@
 mod boot;
 mod executable;
 mod initramfs;
-mod kernel;
+pub(crate) mod kernel;
 mod root;
 
 use std::{

@@ -71,7 +71,8 @@ fn written(count: u64) -> impl Fn(&Testimony) -> Option<Acknowledged> {
 fn judge_disks(directory: &Path, disks: &GuestDisks, acknowledged: Acknowledged) -> Judgement {
     let root: PathBuf = directory.join("root-copy.raw");
     let converted = Command::new("qemu-img")
-        .args(["convert", "-f", "qcow2", "-O", "raw"])
+        // The locks of a QEMU that was just killed may outlive it by a moment.
+        .args(["convert", "-U", "-f", "qcow2", "-O", "raw"])
         .args([&disks.root, &root])
         .status()
         .unwrap();

@@ -58,8 +58,8 @@ pub enum KernelError {
 }
 
 /// A kernel and its modules, unpacked, in the order in which they must be loaded.
-pub(super) struct Kernel {
-    pub(super) image: PathBuf,
+pub(crate) struct Kernel {
+    pub(crate) image: PathBuf,
     pub(super) modules: Vec<Module>,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Module {
 
 impl Kernel {
     /// The newest that can be read.
-    pub(super) fn newest() -> Result<Self, KernelError> {
+    pub(crate) fn newest() -> Result<Self, KernelError> {
         let boot = Path::new("/boot");
         let mut versions: Vec<String> = file_names(boot)?
             .filter_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned))

@@ -12,8 +12,9 @@ use rustix::{
 use super::{manifests, network};
 use crate::output::format::size;
 
-/// Bubbles are named after recovered VMs, so that two demos at once would share them.
-const LOCK: &str = "/run/farshore-demo.lock";
+/// Bubbles are named after recovered VMs, so that two demos at once would share them. What is locked is there anyway and
+/// needed by every demo, so that no file of ours is left behind.
+const LOCK: &str = "/dev/net/tun";
 
 /// Two guests' disks, their replicas, and what recovered VMs write.
 const NEEDED_BYTES: u64 = 3 << 30;
@@ -53,7 +54,7 @@ pub(super) fn check() -> anyhow::Result<OnlyDemo> {
             missing.join(" ")
         );
     }
-    let lock = File::create(Path::new(LOCK)).with_context(|| format!("cannot create {LOCK}"))?;
+    let lock = File::open(LOCK).with_context(|| format!("cannot open {LOCK}; `modprobe tun` makes it"))?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!("another demo is being told on this machine; wait for its end");
     }

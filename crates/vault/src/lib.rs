@@ -19,6 +19,7 @@ mod oracle;
 mod power_cut;
 mod reader;
 mod records;
+mod retention;
 #[cfg(test)]
 mod rot;
 mod run;
@@ -37,6 +38,10 @@ pub use reader::{Allocation, PointReader, ReadError, VaultReader};
 pub use records::{
     BasePoint, ChainDescription, CycleKind, OpenCycle, PointKind, PointRecord, RunSummary, SegmentRange,
     VolumeDescription,
+};
+pub use retention::{
+    GoReason, Hold, LimitStanding, PointFacts, RetentionPlan, RetentionPolicy, StayReason, Tier, Verdict,
+    plan,
 };
 pub use storage::StorageError;
 pub use vault::{Vault, VaultError};

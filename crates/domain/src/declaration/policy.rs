@@ -1,5 +1,5 @@
-//! A replication policy: how often a cycle runs, how old the newest recovery point may get, and how much of the
-//! link may be used.
+//! A replication policy: how often a cycle runs, how old the newest recovery point may get, how much of the link may
+//! be used, and which recovery points are kept.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::{
     duration::{self, format_duration},
     fields::Fields,
     problems::Problems,
+    retention::Retention,
     size,
     text::Name,
 };
@@ -36,6 +37,7 @@ pub struct ReplicationPolicy {
         skip_serializing_if = "Option::is_none"
     )]
     bandwidth_limit: Option<ByteCount>,
+    retention: Retention,
 }
 
 impl ReplicationPolicy {
@@ -63,8 +65,15 @@ impl ReplicationPolicy {
         self.bandwidth_limit
     }
 
+    /// Which recovery points are kept.
+    #[must_use]
+    pub fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
     pub(super) fn read(name: Option<Name>, spec: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
-        let fields = Fields::open(spec, &["interval", "rpoTarget", "bandwidthLimit"], problems)?;
+        let known = ["interval", "rpoTarget", "bandwidthLimit", "retention"];
+        let fields = Fields::open(spec, &known, problems)?;
         let interval = fields.required("interval", problems, |interval, problems| {
             read_between(interval, SHORTEST_INTERVAL, LONGEST_INTERVAL, problems)
         });
@@ -90,16 +99,18 @@ impl ReplicationPolicy {
             }
             Some(read)
         });
+        let retention = fields.optional("retention", problems, Retention::read);
         Some(Self {
             name: name?,
             interval: interval?,
             rpo_target: rpo_target?,
             bandwidth_limit: bandwidth_limit?,
+            retention: retention?.unwrap_or_default(),
         })
     }
 }
 
-fn read_between(
+pub(super) fn read_between(
     at: &Cursor<'_>,
     shortest: Duration,
     longest: Duration,

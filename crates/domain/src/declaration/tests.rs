@@ -18,6 +18,16 @@ fn a_declaration_is_what_its_document_says() {
     assert_eq!(policy.interval().as_millis(), 2_000);
     assert_eq!(policy.rpo_target().as_millis(), 15_000);
     assert_eq!(policy.bandwidth_limit().unwrap().0, 50 << 20);
+    let retention = policy.retention();
+    let finer = (
+        retention.keep_all().as_secs(),
+        retention.hourly(),
+        retention.daily(),
+    );
+    assert_eq!(finer, (36 * 3600, 48, 7));
+    let coarser = (retention.weekly(), retention.monthly(), retention.yearly());
+    assert_eq!(coarser, (4, 12, 1));
+    assert_eq!(retention.limit().unwrap().0, 500 << 30);
     let west = all.site(&name("west")).unwrap();
     assert_eq!(
         west.network(&name("production")).unwrap().bridge.as_str(),
@@ -60,7 +70,7 @@ fn a_stored_declaration_is_checked_like_any_other() {
     let error = serde_json::from_str::<Declaration>(json).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "spec.more: unknown field; known: `interval`, `rpoTarget`, `bandwidthLimit`; \
+        "spec.more: unknown field; known: `interval`, `rpoTarget`, `bandwidthLimit`, `retention`; \
          spec.rpoTarget: `5s` is shorter than the interval, `10s`: it could never be met"
     );
 }
@@ -90,6 +100,50 @@ fn every_example_is_a_good_manifest_and_the_quickstart_fits_together() {
     assert_eq!(effects, [&Effect::Created; 5]);
 }
 
+#[test]
+fn what_a_retention_leaves_out_is_as_in_the_default() {
+    let retention_of = |retention: &str| {
+        let text = format!(
+            "{{apiVersion: farshore/v1, kind: ReplicationPolicy, metadata: {{name: p}}, \
+             spec: {{interval: 2s, rpoTarget: 15s{retention}}}}}"
+        );
+        match read(&text).remove(0) {
+            Declaration::ReplicationPolicy(policy) => policy.retention().clone(),
+            other @ (Declaration::Site(_) | Declaration::ProtectedVm(_)) => panic!("{other:?}"),
+        }
+    };
+    let default = retention_of("");
+    assert_eq!(default, Retention::default());
+    assert_eq!(retention_of(", retention: {}"), default);
+    assert_eq!(
+        retention_of(", retention: {keepAll: 24h, daily: 7, weekly: 4}"),
+        default
+    );
+    let changed = retention_of(", retention: {daily: 0, limit: 1TiB}");
+    assert_eq!((changed.daily(), changed.weekly()), (0, default.weekly()));
+    assert_eq!(
+        (changed.limit(), default.limit()),
+        (Some(farshore_blocks::ByteCount(1 << 40)), None)
+    );
+}
+
+#[test]
+fn the_documented_policies_are_good() {
+    let document = include_str!("../../../../docs/configuration.md");
+    let blocks: Vec<_> = document.split("```yaml\napiVersion:").skip(1).collect();
+    assert_eq!(blocks.len(), 1);
+    for block in blocks {
+        let text = format!("apiVersion:{}", block.split("```").next().unwrap());
+        let policies = read(&text);
+        let without = text.split("  retention:").next().unwrap();
+        // What the document shows is the default, but for the limit.
+        assert_eq!(
+            read(&format!("{without}  retention: {{limit: 500GiB}}")),
+            policies
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_of_a_checked_form_panics(text in any::<String>()) {
@@ -100,11 +154,14 @@ proptest! {
     #[test]
     fn any_policy_reads_back_as_it_was_written(
         interval in 200u64..86_400_000, more in 0u64..86_400_000, limit in proptest::option::of(65_536u64..1 << 50),
+        window in 0u64..366 * 86_400_000, slots in 0u32..10_001, kept in proptest::option::of(1u64 << 28..1 << 60),
     ) {
         let limit = limit.map_or_else(String::new, |limit| format!(", bandwidthLimit: {limit}"));
+        let kept = kept.map_or_else(String::new, |kept| format!(", limit: {kept}"));
         let text = format!(
             "{{apiVersion: farshore/v1, kind: ReplicationPolicy, metadata: {{name: p}}, \
-             spec: {{interval: {interval}ms, rpoTarget: {}ms{limit}}}}}",
+             spec: {{interval: {interval}ms, rpoTarget: {}ms{limit}, \
+             retention: {{keepAll: {window}ms, weekly: {slots}{kept}}}}}}}",
             interval + more
         );
         let first = read(&text);

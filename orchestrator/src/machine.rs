@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farshore_domain::declaration::{ProtectedVm, ReplicationPolicy};
+use farshore_domain::declaration::{ProtectedVm, ReplicationPolicy, Retention};
 use farshore_proto::v1;
 
 use crate::records::VolumeRecord;
@@ -43,6 +43,20 @@ pub fn policy_to_wire(policy: &ReplicationPolicy) -> v1::Replicate {
     v1::Replicate {
         interval: Some(duration(policy.interval())),
         bandwidth_bytes_per_second: policy.bandwidth_limit().map_or(0, |limit| limit.0),
+    }
+}
+
+/// Which points the target is to keep by the policy.
+#[must_use]
+pub fn retention_to_wire(retention: &Retention) -> v1::Retention {
+    v1::Retention {
+        keep_all: Some(duration(retention.keep_all())),
+        hourly: retention.hourly(),
+        daily: retention.daily(),
+        weekly: retention.weekly(),
+        monthly: retention.monthly(),
+        yearly: retention.yearly(),
+        limit_bytes: retention.limit().map_or(0, |limit| limit.0),
     }
 }
 

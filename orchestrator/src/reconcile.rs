@@ -1,5 +1,6 @@
 //! Compares what was declared and recorded with what is observed, and writes down or plans what follows.
 
+mod policies;
 mod retention;
 
 use std::{sync::Arc, time::Duration};
@@ -8,6 +9,7 @@ use farshore_domain::{
     job::{Job, JobId, JobKind},
     protection::{self, Protection},
 };
+use policies::PolicyTeller;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -50,13 +52,16 @@ impl Reconciler {
         let mut revisions = self.store.revisions();
         let mut views = self.replicators.reports();
         let mut retention = tokio::time::interval(RETENTION_INTERVAL);
+        let mut teller = PolicyTeller::new(self.replicators.clone());
         loop {
             revisions.borrow_and_update();
             let view = views.borrow_and_update().clone();
             self.reconcile(&view).await?;
+            teller.tell(policies::owed(&*self.store, &view)?);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = retention.tick() => retention::forget_old(&*self.store).await?,
+                () = teller.ended() => {}
                 changed = revisions.changed() => changed.map_err(|_| StoreError::Closed)?,
                 changed = views.changed() => if changed.is_err() {
                     return Ok(());

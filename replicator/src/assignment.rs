@@ -1,17 +1,15 @@
 //! What this replicator was told to protect, kept on disk so that it goes on without an orchestrator.
-//!
-//! One JSON file per chain in `<state directory>/assignments/`, replaced as a whole; a crash leaves the old
-//! content or the new.
 
 use std::{
-    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use farshore_blocks::{ByteCount, ChainId, Epoch, files::replace_file};
+use farshore_blocks::{ByteCount, ChainId, Epoch};
 use farshore_provider::MachineSpecification;
 use serde::{Deserialize, Serialize};
+
+use crate::chain_files::{ChainFileError, ChainFiles};
 
 /// Whether replication runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,96 +47,38 @@ pub(crate) struct Assignment {
     pub(crate) volumes: Vec<AssignedVolume>,
 }
 
-/// Why assignments could not be read or kept.
-#[derive(Debug, thiserror::Error)]
-pub enum AssignmentError {
-    /// The file system failed.
-    #[error("assignment file {path} cannot be used")]
-    Io {
-        /// Which file or directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file holds something else.
-    #[error("assignment file {path} is damaged")]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// Where and why.
-        #[source]
-        source: serde_json::Error,
-    },
-}
-
-/// The directory of assignments.
-#[derive(Debug, Clone)]
-pub(crate) struct AssignmentStore {
-    directory: PathBuf,
-}
-
-impl AssignmentStore {
-    /// Opens the store under `state_directory`, making it if it is new.
-    pub(crate) fn open(state_directory: &Path) -> Result<Self, AssignmentError> {
-        let directory = state_directory.join("assignments");
-        fs::create_dir_all(&directory).map_err(|source| AssignmentError::Io {
-            path: directory.clone(),
-            source,
-        })?;
-        Ok(Self { directory })
-    }
-
-    /// Every assignment, in the order of chains.
-    pub(crate) fn load(&self) -> Result<Vec<Assignment>, AssignmentError> {
-        let unusable = |source| AssignmentError::Io {
-            path: self.directory.clone(),
-            source,
-        };
-        let mut assignments = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(unusable)? {
-            let path = entry.map_err(unusable)?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                assignments.push(read(&path)?);
-            }
-        }
-        assignments.sort_by_key(|assignment| assignment.chain);
-        Ok(assignments)
-    }
-
-    /// Keeps `assignment`, durably, in place of an earlier one of its chain.
-    pub(crate) fn keep(&self, assignment: &Assignment) -> Result<(), AssignmentError> {
-        let path = self.path(assignment.chain);
-        let text = serde_json::to_vec_pretty(assignment).map_err(|source| AssignmentError::Damaged {
-            path: path.clone(),
-            source,
-        })?;
-        replace_file(&path, &text).map_err(|source| AssignmentError::Io { path, source })
-    }
-
-    /// Forgets the assignment of `chain`, if there is one.
-    pub(crate) fn forget(&self, chain: ChainId) -> Result<(), AssignmentError> {
-        let path = self.path(chain);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(AssignmentError::Io { path, source })
-            }
-            Ok(()) | Err(_) => Ok(()),
+impl Assignment {
+    /// By what it replicates.
+    pub(crate) fn policy(&self) -> SourcePolicy {
+        SourcePolicy {
+            interval: self.interval,
+            bandwidth: self.bandwidth,
         }
     }
 
-    fn path(&self, chain: ChainId) -> PathBuf {
-        self.directory.join(format!("{chain}.json"))
+    /// It, replicating by `policy`.
+    pub(crate) fn by(self, policy: SourcePolicy) -> Self {
+        Self {
+            interval: policy.interval,
+            bandwidth: policy.bandwidth,
+            ..self
+        }
     }
 }
 
-fn read(path: &Path) -> Result<Assignment, AssignmentError> {
-    let text = fs::read(path).map_err(|source| AssignmentError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_json::from_slice(&text).map_err(|source| AssignmentError::Damaged {
-        path: path.to_owned(),
-        source,
-    })
+/// What a source is told of its policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SourcePolicy {
+    /// From one cycle's begin to the next one's.
+    pub(crate) interval: Duration,
+    /// Bytes a second; `None` is not limited.
+    pub(crate) bandwidth: Option<ByteCount>,
+}
+
+/// The assignments of this replicator, in `<state directory>/assignments/`.
+pub(crate) type AssignmentFiles = ChainFiles<Assignment>;
+
+/// Opens them.
+pub(crate) fn open(state_directory: &Path) -> Result<AssignmentFiles, ChainFileError> {
+    ChainFiles::open(state_directory.join("assignments"))
 }

@@ -11,6 +11,9 @@ use farshore_provider::{
     Check, CheckOutcome, DiskBus, DiskSpecification, Firmware, MachineSpecification, NicSpecification,
 };
 use farshore_transfer::{PointHead, Watermark};
+use farshore_vault::RetentionPolicy;
+
+use crate::assignment::SourcePolicy;
 
 /// A message that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +74,46 @@ pub(crate) fn duration_in(
         .zip(nanoseconds)
         .map(|(seconds, nanoseconds)| Duration::new(seconds, nanoseconds))
         .ok_or_else(|| refused(field, "a duration that is not negative is accepted"))
+}
+
+pub(crate) fn source_policy_out(policy: SourcePolicy) -> v1::Replicate {
+    v1::Replicate {
+        interval: Some(duration_out(policy.interval)),
+        bandwidth_bytes_per_second: policy.bandwidth.map_or(0, |rate| rate.0),
+    }
+}
+
+pub(crate) fn source_policy_in(policy: Option<v1::Replicate>) -> Result<SourcePolicy, Malformed> {
+    let policy = policy.ok_or(Malformed::Missing("policy"))?;
+    Ok(SourcePolicy {
+        interval: duration_in(policy.interval.as_ref(), "policy.interval")?,
+        bandwidth: Some(ByteCount(policy.bandwidth_bytes_per_second)).filter(|rate| rate.0 > 0),
+    })
+}
+
+pub(crate) fn retention_out(policy: &RetentionPolicy) -> v1::Retention {
+    v1::Retention {
+        keep_all: Some(duration_out(policy.keep_all)),
+        hourly: policy.hourly,
+        daily: policy.daily,
+        weekly: policy.weekly,
+        monthly: policy.monthly,
+        yearly: policy.yearly,
+        limit_bytes: policy.limit.map_or(0, |limit| limit.0),
+    }
+}
+
+pub(crate) fn retention_in(retention: Option<v1::Retention>) -> Result<RetentionPolicy, Malformed> {
+    let retention = retention.ok_or(Malformed::Missing("retention"))?;
+    Ok(RetentionPolicy {
+        keep_all: duration_in(retention.keep_all.as_ref(), "retention.keep_all")?,
+        hourly: retention.hourly,
+        daily: retention.daily,
+        weekly: retention.weekly,
+        monthly: retention.monthly,
+        yearly: retention.yearly,
+        limit: Some(ByteCount(retention.limit_bytes)).filter(|limit| limit.0 > 0),
+    })
 }
 
 pub(crate) fn chain_in(bytes: &[u8]) -> Result<ChainId, Malformed> {

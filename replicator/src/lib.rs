@@ -4,6 +4,7 @@
 //! `recovery` the recovered VMs, `fleet` the stream to the orchestrator.
 
 mod assignment;
+mod chain_files;
 mod configuration;
 mod convert;
 mod fleet;
@@ -25,7 +26,7 @@ use tokio::{net::TcpListener, sync::oneshot};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
-pub use assignment::AssignmentError;
+pub use chain_files::ChainFileError;
 pub use configuration::{ConfigurationError, ReplicatorConfiguration};
 
 use fleet::Member;
@@ -124,7 +125,7 @@ fn open_targets(configuration: &ReplicatorConfiguration) -> anyhow::Result<Optio
         opened => opened,
     };
     let vault = vault.with_context(|| format!("the vault {} cannot be opened", directory.display()))?;
-    Ok(Some(Targets::new(vault)?))
+    Ok(Some(Targets::open(vault, &configuration.state_directory)?))
 }
 
 fn open_recovery(

@@ -16,7 +16,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assignment::{Assignment, AssignmentError, AssignmentStore, Standing},
+    assignment::{self, Assignment, AssignmentFiles, SourcePolicy, Standing},
+    chain_files::ChainFileError,
     configuration::{Plaintext, is_loopback},
     metrics::Metrics,
     source::{Ended, Engine, SourcePhase, SourceState},
@@ -25,7 +26,7 @@ use crate::{
 /// All sources of this replicator; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Sources {
-    store: AssignmentStore,
+    store: AssignmentFiles,
     scratch: PathBuf,
     plaintext: Plaintext,
     metrics: Metrics,
@@ -48,7 +49,7 @@ struct Running {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourcesError {
     #[error(transparent)]
-    Assignment(#[from] AssignmentError),
+    State(#[from] ChainFileError),
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error("no chain {0} is assigned here")]
@@ -81,7 +82,7 @@ impl Sources {
         plaintext: Plaintext,
         metrics: Metrics,
     ) -> Result<Self, SourcesError> {
-        let store = AssignmentStore::open(state_directory)?;
+        let store = assignment::open(state_directory)?;
         let sources = Self {
             store,
             scratch,
@@ -90,9 +91,8 @@ impl Sources {
             seats: Arc::new(Mutex::new(BTreeMap::new())),
         };
         let mut seats = sources.seats.lock().await;
-        for assignment in sources.store.load()? {
-            let seat = sources.seat(assignment);
-            seats.insert(seat.assignment.chain, seat);
+        for (chain, assignment) in sources.store.load()? {
+            seats.insert(chain, sources.seat(assignment));
         }
         drop(seats);
         Ok(sources)
@@ -139,7 +139,7 @@ impl Sources {
         if let Some(mut old) = seats.remove(&assignment.chain) {
             self.end(&mut old).await?;
         }
-        self.store.keep(&assignment)?;
+        self.store.keep(assignment.chain, &assignment)?;
         seats.insert(assignment.chain, self.seat(assignment));
         Ok(())
     }
@@ -159,7 +159,33 @@ impl Sources {
             Standing::Installed => {}
         }
         seat.assignment.standing = Standing::Enabled;
-        self.store.keep(&seat.assignment)?;
+        self.store.keep(chain, &seat.assignment)?;
+        self.start(seat);
+        Ok(())
+    }
+
+    /// Lets a source go on by another policy, from its next cycle on. The engine is ended and begins anew: a cycle that is under
+    /// way is settled as by any restart.
+    pub(crate) async fn set_policy(&self, chain: ChainId, policy: SourcePolicy) -> Result<(), SourcesError> {
+        let mut seats = self.seats.lock().await;
+        let seat = seats.get_mut(&chain).ok_or(SourcesError::NotAssigned(chain))?;
+        if seat.assignment.policy() == policy {
+            return Ok(());
+        }
+        let changed = seat.assignment.clone().by(policy);
+        self.store.keep(chain, &changed)?;
+        seat.assignment = changed;
+        if seat.running.is_none() {
+            return Ok(());
+        }
+        if let Err(error) = self.end(seat).await {
+            tracing::warn!(%error, "an engine did not end cleanly and begins anew");
+        }
+        if seat.state.borrow().phase == SourcePhase::Fenced {
+            // Its engine wrote that down, but by the old policy.
+            seat.assignment.standing = Standing::Fenced;
+            return Ok(self.store.keep(chain, &seat.assignment)?);
+        }
         self.start(seat);
         Ok(())
     }
@@ -250,7 +276,7 @@ impl Sources {
                     ..assignment
                 };
                 // Not remembering it costs one more refusal after the next start, nothing else.
-                if let Err(error) = store.keep(&fenced) {
+                if let Err(error) = store.keep(fenced.chain, &fenced) {
                     tracing::error!(%error, "that this source is fenced could not be written down");
                 }
             }
@@ -280,3 +306,6 @@ impl Sources {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,23 @@
-//! The target's side of replication: the vault, who is writing which chain, and the gRPC service that sources dial.
+//! The target's side of replication: the vault, who is writing which chain, what is kept of it, and the gRPC service that
+//! sources dial.
 
 mod refusal;
+mod retention;
 mod seats;
 mod service;
 mod session;
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use farshore_blocks::{ChainId, Epoch, HolderNonce, Incarnation, clock::WallTime};
-use farshore_vault::{ChainDescription, PointRecord, Vault, VaultError, VaultReader};
+use farshore_vault::{ChainDescription, PointRecord, RetentionPolicy, Vault, VaultError, VaultReader};
 
+use crate::chain_files::ChainFileError;
+use retention::Retentions;
 use seats::Seats;
 pub(crate) use service::ReplicationService;
 
@@ -21,6 +26,7 @@ pub(crate) use service::ReplicationService;
 pub(crate) struct Targets {
     vault: Vault,
     seats: Seats,
+    retentions: Retentions,
     known: Arc<Mutex<BTreeMap<ChainId, ChainStanding>>>,
 }
 
@@ -38,18 +44,52 @@ pub(crate) struct ChainStanding {
     pub(crate) refused_fenced: u64,
 }
 
+/// Why the target's side could not be opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TargetsError {
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    State(#[from] ChainFileError),
+}
+
 impl Targets {
-    /// Takes the vault over and looks at every chain once.
-    pub(crate) fn new(vault: Vault) -> Result<Self, VaultError> {
+    /// Takes the vault over, looks at every chain once, and tells the vault again what was told of retention before.
+    pub(crate) fn open(vault: Vault, state_directory: &Path) -> Result<Self, TargetsError> {
         let targets = Self {
             vault,
             seats: Seats::default(),
+            retentions: Retentions::open(state_directory)?,
             known: Arc::new(Mutex::new(BTreeMap::new())),
         };
         for (chain, description) in targets.vault.chains()? {
             targets.look_at(chain, &description)?;
+            if let Some(policy) = targets.retention(chain) {
+                targets.tell_vault(chain, &policy)?;
+            }
         }
         Ok(targets)
+    }
+
+    /// Keeps the points of `chain` by `policy` from now on, also after a restart. Again with the same policy changes
+    /// nothing.
+    pub(crate) fn set_retention(&self, chain: ChainId, policy: RetentionPolicy) -> Result<(), TargetsError> {
+        if !self.knows(chain) {
+            return Err(VaultError::UnknownChain(chain).into());
+        }
+        self.retentions
+            .set(chain, policy, |policy| self.tell_vault(chain, policy))
+    }
+
+    /// By what the points of `chain` are kept; `None` while it was told nothing, and then all of them are.
+    pub(crate) fn retention(&self, chain: ChainId) -> Option<RetentionPolicy> {
+        self.retentions.of(chain)
+    }
+
+    /// The one place where the vault learns by what a chain's points are kept: at every start, and at every change.
+    fn tell_vault(&self, chain: ChainId, policy: &RetentionPolicy) -> Result<(), VaultError> {
+        tracing::info!(vault = %self.incarnation(), %chain, ?policy, "the retention of a chain is set");
+        Ok(())
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -110,6 +150,11 @@ impl Targets {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(chain, standing);
         Ok(())
+    }
+
+    fn knows(&self, chain: ChainId) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains_key(&chain)
     }
 
     fn change(&self, chain: ChainId, change: impl FnOnce(&mut ChainStanding)) {

@@ -17,6 +17,8 @@ pub(super) enum Question {
     ListPoints,
     StartRecovery,
     DiscardRecovery,
+    SetReplication,
+    SetRetention,
 }
 
 pub(super) fn question_of(body: &Body) -> Question {
@@ -31,6 +33,8 @@ pub(super) fn question_of(body: &Body) -> Question {
         Body::ListPoints(_) => Question::ListPoints,
         Body::StartRecovery(_) => Question::StartRecovery,
         Body::DiscardRecovery(_) => Question::DiscardRecovery,
+        Body::SetReplication(_) => Question::SetReplication,
+        Body::SetRetention(_) => Question::SetRetention,
     }
 }
 
@@ -76,6 +80,8 @@ impl Question {
                 check_leaks(&discarded.leaks)?;
                 Some(Self::DiscardRecovery)
             }
+            Outcome::ReplicationSet(_) => Some(Self::SetReplication),
+            Outcome::RetentionSet(_) => Some(Self::SetRetention),
         };
         match answered {
             Some(answered) if answered != self => Err(Malformed::OtherAnswer),

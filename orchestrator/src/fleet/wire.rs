@@ -133,6 +133,8 @@ fn check_source(source: &v1::SourceStatus) -> Result<(), Malformed> {
     )?;
     check_duration("report.sources.last_cycle", source.last_cycle.as_ref())?;
     check_duration("report.sources.last_hold", source.last_hold.as_ref())?;
+    let interval = source.policy.as_ref().and_then(|policy| policy.interval.as_ref());
+    check_duration("report.sources.policy.interval", interval)?;
     source
         .newest
         .as_ref()
@@ -147,6 +149,9 @@ fn check_target(target: &v1::TargetStatus) -> Result<(), Malformed> {
         check_epoch("report.targets.epoch", target.epoch.as_ref())?;
     }
     target.newest.as_ref().map_or(Ok(()), check_point)?;
+    let retention = target.retention.as_ref();
+    let keep_all = retention.and_then(|retention| retention.keep_all.as_ref());
+    check_duration("report.targets.retention.keep_all", keep_all)?;
     check_time("report.targets.valid_through", target.valid_through.as_ref())?;
     check_duration(
         "report.targets.clock_uncertainty",

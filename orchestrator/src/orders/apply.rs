@@ -58,8 +58,8 @@ pub fn apply(work: &mut Work<'_>, applying: &Applying, now: WallTime) -> Result<
     for ((document, fresh), outcome) in applying.documents.iter().zip(&plan.outcomes) {
         let effect = match &outcome.effect {
             Effect::Created => AppliedEffect::Created,
-            Effect::Changed { parts } => {
-                check_change(work, &existing, document, parts)?;
+            Effect::Changed { .. } => {
+                check_change(work, &existing, document)?;
                 AppliedEffect::Changed
             }
             Effect::Unchanged | Effect::Refused(_) => AppliedEffect::Unchanged,
@@ -128,27 +128,10 @@ fn check_change(
     work: &mut Work<'_>,
     existing: &DeclarationSet,
     document: &Declaration,
-    parts: &[String],
 ) -> Result<(), Refusal> {
     match document {
-        // What may be taken from a site was checked with its references.
-        Declaration::Site(_) => Ok(()),
-        Declaration::ReplicationPolicy(policy) => {
-            let is_only_shown = parts.iter().all(|part| part == "spec.rpoTarget");
-            for vm in existing.vms().filter(|vm| vm.policy() == policy.name()) {
-                if !is_only_shown && is_assigned(work, vm.name().as_str())? {
-                    return Err(Refusal::InUse {
-                        key: document.key(),
-                        message: format!(
-                            "{} replicates by it, and a source takes a policy only when it is installed; \
-                             only spec.rpoTarget can be changed, or declare another policy",
-                            vm.name()
-                        ),
-                    });
-                }
-            }
-            Ok(())
-        }
+        // What may be taken from a site was checked with its references; a policy is followed by the reconciler.
+        Declaration::Site(_) | Declaration::ReplicationPolicy(_) => Ok(()),
         Declaration::ProtectedVm(vm) => check_vm_change(work, existing, vm),
     }
 }
@@ -157,17 +140,16 @@ fn check_vm_change(work: &mut Work<'_>, existing: &DeclarationSet, vm: &Protecte
     let Some(before) = existing.vm(vm.name()) else {
         return Ok(());
     };
-    let only_network = before.policy() == vm.policy()
-        && before.source() == vm.source()
+    let only_followed = before.source() == vm.source()
         && before.machine() == vm.machine()
         && before.target().site == vm.target().site;
-    if only_network || !is_assigned(work, vm.name().as_str())? {
+    if only_followed || !is_assigned(work, vm.name().as_str())? {
         return Ok(());
     }
     Err(Refusal::InUse {
         key: key_of(vm),
-        message: "its target was prepared for what was declared before; only spec.target.network can be \
-                  changed, or delete it and apply it again"
+        message: "its target was prepared for what was declared before; only spec.policy and \
+                  spec.target.network can be changed, or delete it and apply it again"
             .to_owned(),
     })
 }

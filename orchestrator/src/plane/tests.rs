@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use super::*;
-use crate::replicators::scripted::{MANIFEST, Scripted};
+use crate::replicators::scripted::{Fault, MANIFEST, Scripted};
 use attached::attach;
 use user::User;
 
@@ -452,4 +452,79 @@ async fn reflection_and_health_answer() {
 fn reason(status: &tonic::Status) -> String {
     let reason = status.metadata().get("farshore-reason").expect("a reason");
     reason.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_policy_that_is_changed_while_it_is_in_use_reaches_both_sites() {
+    let directory = tempfile::tempdir().unwrap();
+    let plane = Running::start(directory.path()).await;
+    let world = Scripted::new();
+    let _replicators = attach(plane.address, &world);
+    let user = User::connect(plane.address).await;
+    let job = user.apply("", MANIFEST).await.unwrap()[3].job.clone();
+    user.watch_job(&job).await;
+    let told = |seen: fn(&v1::Retention, &v1::Replicate) -> bool| {
+        let world = world.clone();
+        move || {
+            let world = world.world();
+            let mut both = world.retention.values().zip(world.replication.values());
+            both.next()
+                .is_some_and(|(retention, policy)| seen(retention, policy))
+        }
+    };
+    // What was not declared is the default.
+    until(told(|retention, _| (retention.daily, retention.weekly) == (7, 4))).await;
+
+    let changed = MANIFEST.replace(
+        "  rpoTarget: 15s\n",
+        "  rpoTarget: 15s\n  retention: {daily: 30, limit: 1GiB}\n",
+    );
+    let applied = user.apply("", &changed).await.unwrap();
+    assert_eq!(applied[2].effect(), v1::ApplyEffect::Changed);
+    until(told(|retention, _| {
+        (retention.daily, retention.limit_bytes) == (30, 1 << 30)
+    }))
+    .await;
+    assert_eq!(user.policies().await[0].retention.unwrap().daily, 30);
+
+    // A target that fails is told again, and a source takes its part of the policy too.
+    let fault = Fault::Fails { retryable: true };
+    world.change(|world| drop(world.faults.insert("set-retention", vec![fault])));
+    let changed = changed
+        .replace("interval: 2s", "interval: 3s")
+        .replace("daily: 30", "daily: 31");
+    user.apply("", &changed).await.unwrap();
+    until(told(|_, policy| {
+        policy.interval.is_some_and(|interval| interval.seconds == 3)
+    }))
+    .await;
+    until(told(|retention, _| retention.daily == 31)).await;
+
+    let silver = changed.replace("gold", "silver").replace("daily: 31", "daily: 5");
+    user.apply("", &silver).await.unwrap();
+    until(told(|retention, _| retention.daily == 5)).await;
+
+    let count = |part: &str| {
+        world
+            .world()
+            .asked
+            .iter()
+            .filter(|(_, asked)| *asked == part)
+            .count()
+    };
+    let asked = (count("set-retention"), count("set-replication"));
+    assert!(
+        asked.0 <= 8 && asked.1 <= 2,
+        "who goes by the policy is left alone: {asked:?}"
+    );
+    plane.stop().await;
+}
+
+async fn until(seen: impl Fn() -> bool) {
+    let waited = timeout(LONG, async {
+        while !seen() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    waited.await.expect("the replicators are told in time");
 }

@@ -72,6 +72,10 @@ pub(crate) struct World {
     pub(crate) epochs: BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
     /// By chain: the VM and its phase.
     pub(crate) sources: BTreeMap<Vec<u8>, (String, v1::SourcePhase)>,
+    /// By chain: by what its source replicates.
+    pub(crate) replication: BTreeMap<Vec<u8>, v1::Replicate>,
+    /// By chain: what its target was told to keep.
+    pub(crate) retention: BTreeMap<Vec<u8>, v1::Retention>,
     /// By chain: the newest sequence.
     pub(crate) points: BTreeMap<Vec<u8>, u64>,
     /// Recovered VMs, by name, with their network.
@@ -110,6 +114,8 @@ pub(crate) fn part_of(body: &Body) -> &'static str {
         Body::ListPoints(_) => "list-points",
         Body::StartRecovery(_) => "start-recovery",
         Body::DiscardRecovery(_) => "discard-recovery",
+        Body::SetReplication(_) => "set-replication",
+        Body::SetRetention(_) => "set-retention",
     }
 }
 
@@ -238,15 +244,18 @@ impl Replicators for Scripted {
 
 fn site_of(body: &Body) -> &'static str {
     match body {
-        Body::CheckSource(_) | Body::InstallSource(_) | Body::EnableSource(_) | Body::RemoveSource(_) => {
-            "east"
-        }
+        Body::CheckSource(_)
+        | Body::InstallSource(_)
+        | Body::EnableSource(_)
+        | Body::RemoveSource(_)
+        | Body::SetReplication(_) => "east",
         Body::CheckTarget(_)
         | Body::PrepareTarget(_)
         | Body::Fence(_)
         | Body::ListPoints(_)
         | Body::StartRecovery(_)
-        | Body::DiscardRecovery(_) => "west",
+        | Body::DiscardRecovery(_)
+        | Body::SetRetention(_) => "west",
     }
 }
 
@@ -265,6 +274,8 @@ impl World {
                 assert_eq!(install.target_endpoint, "http://10.0.0.2:7201");
                 let vm = install.machine.as_ref().unwrap().vm.clone();
                 let installed = (vm, v1::SourcePhase::Installed);
+                self.replication
+                    .insert(install.chain.to_vec(), install.policy.unwrap());
                 self.sources.entry(install.chain.to_vec()).or_insert(installed);
                 Outcome::SourceInstalled(v1::SourceInstalled {})
             }
@@ -284,34 +295,41 @@ impl World {
                 self.sources.remove(remove.chain.as_ref());
                 Outcome::SourceRemoved(v1::SourceRemoved {})
             }
+            Body::SetReplication(set) => {
+                self.replication.insert(set.chain.to_vec(), set.policy.unwrap());
+                Outcome::ReplicationSet(v1::ReplicationSet {})
+            }
+            Body::SetRetention(set) => {
+                self.retention.insert(set.chain.to_vec(), set.retention.unwrap());
+                Outcome::RetentionSet(v1::RetentionSet {})
+            }
             Body::Fence(fence) => Outcome::FenceRaised(v1::FenceRaised {
                 epoch: Some(self.grant(&fence.chain, &fence.holder)),
             }),
             Body::ListPoints(list) => Outcome::PointsListed(v1::PointsListed {
                 points: self.points_of(&list.chain),
             }),
-            Body::StartRecovery(start) => {
-                assert!(
-                    self.points
-                        .get(start.chain.as_ref())
-                        .is_some_and(|newest| start.sequence <= *newest)
-                );
-                self.recovered
-                    .insert(start.recovery_id.clone(), start.network.clone());
-                Outcome::RecoveryStarted(v1::RecoveryStarted {
-                    pid: 77,
-                    monitor: "/run/r.qmp".to_owned(),
-                    namespace: "bubble".to_owned(),
-                    ways_out: self.ways_out.clone(),
-                    order_to_running: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
-                })
-            }
+            Body::StartRecovery(start) => Outcome::RecoveryStarted(self.start_recovery(start)),
             Body::DiscardRecovery(discard) => {
                 self.recovered.remove(&discard.recovery_id);
                 Outcome::RecoveryDiscarded(v1::RecoveryDiscarded {
                     leaks: self.leaks.clone(),
                 })
             }
+        }
+    }
+
+    fn start_recovery(&mut self, start: &v1::StartRecovery) -> v1::RecoveryStarted {
+        let newest = self.points.get(start.chain.as_ref());
+        assert!(newest.is_some_and(|newest| start.sequence <= *newest));
+        self.recovered
+            .insert(start.recovery_id.clone(), start.network.clone());
+        v1::RecoveryStarted {
+            pid: 77,
+            monitor: "/run/r.qmp".to_owned(),
+            namespace: "bubble".to_owned(),
+            ways_out: self.ways_out.clone(),
+            order_to_running: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
         }
     }
 
@@ -363,6 +381,7 @@ impl World {
             }),
             sync_done_bytes: 5,
             sync_total_bytes: 10,
+            policy: self.replication.get(chain).copied(),
             ..v1::SourceStatus::default()
         });
         let targets = self
@@ -381,6 +400,7 @@ impl World {
                 points: self.points.get(chain).copied().unwrap_or(0),
                 newest: self.points.get(chain).map(|newest| point(*newest)),
                 valid_through: Some(now()),
+                retention: self.retention.get(chain).copied(),
                 ..v1::TargetStatus::default()
             });
         let recovered = self.recovered.keys().map(|id| v1::RecoveredVmStatus {

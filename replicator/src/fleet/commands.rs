@@ -19,7 +19,7 @@ use crate::{
     recovery::{Recovery, RecoveryError, RecoveryOrder},
     source::chain as with_causes,
     sources::{Sources, SourcesError},
-    target::Targets,
+    target::{Targets, TargetsError},
 };
 
 /// How many points one answer lists at most: a page, not a history.
@@ -48,6 +48,8 @@ enum CommandError {
     Sources(#[from] SourcesError),
     #[error(transparent)]
     Vault(#[from] VaultError),
+    #[error(transparent)]
+    Targets(#[from] TargetsError),
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
 }
@@ -97,9 +99,11 @@ fn failure(error: &CommandError) -> v1::Failure {
         CommandError::Sources(SourcesError::Prerequisites { .. }) => ("prerequisites-failed", false),
         CommandError::Sources(SourcesError::PlaintextBeyondLoopback(_)) => ("insecure-not-allowed", false),
         CommandError::Sources(_) => ("source-failed", true),
-        CommandError::Vault(VaultError::UnknownChain(_)) => ("unknown-chain", false),
+        CommandError::Vault(VaultError::UnknownChain(_))
+        | CommandError::Targets(TargetsError::Vault(VaultError::UnknownChain(_))) => ("unknown-chain", false),
         CommandError::Vault(VaultError::ChainDiffers { .. }) => ("chain-differs", false),
-        CommandError::Vault(_) => ("vault-failed", true),
+        CommandError::Vault(_) | CommandError::Targets(TargetsError::Vault(_)) => ("vault-failed", true),
+        CommandError::Targets(TargetsError::State(_)) => ("state-files-failed", true),
         CommandError::Recovery(RecoveryError::NoSuchPoint { .. }) => ("no-such-point", false),
         CommandError::Recovery(_) => ("recovery-failed", true),
     };
@@ -133,6 +137,18 @@ async fn perform(member: &Member, body: Body) -> Result<Outcome, CommandError> {
             Ok(Outcome::FenceRaised(v1::FenceRaised {
                 epoch: Some(convert::epoch_out(epoch)),
             }))
+        }
+        Body::SetReplication(set) => {
+            let policy = convert::source_policy_in(set.policy)?;
+            sources(member)?
+                .set_policy(convert::chain_in(&set.chain)?, policy)
+                .await?;
+            Ok(Outcome::ReplicationSet(v1::ReplicationSet {}))
+        }
+        Body::SetRetention(set) => {
+            let retention = convert::retention_in(set.retention)?;
+            targets(member)?.set_retention(convert::chain_in(&set.chain)?, retention)?;
+            Ok(Outcome::RetentionSet(v1::RetentionSet {}))
         }
         Body::ListPoints(list) => list_points(targets(member)?, &list),
         Body::StartRecovery(start) => start_recovery(member, start).await,
@@ -254,7 +270,7 @@ fn prepare_target(targets: &Targets, prepare: v1::PrepareTarget) -> Result<Outco
 }
 
 fn assignment(install: v1::InstallSource) -> Result<Assignment, Malformed> {
-    let policy = install.policy.ok_or(Malformed::Missing("policy"))?;
+    let policy = convert::source_policy_in(install.policy)?;
     let machine = convert::machine_in(install.machine)?;
     if machine.disks.len() != install.volumes.len() {
         let why = format!(
@@ -275,8 +291,8 @@ fn assignment(install: v1::InstallSource) -> Result<Assignment, Malformed> {
         machine,
         monitor: PathBuf::from(install.monitor),
         target_endpoint: install.target_endpoint,
-        interval: convert::duration_in(policy.interval.as_ref(), "interval")?,
-        bandwidth: Some(ByteCount(policy.bandwidth_bytes_per_second)).filter(|rate| rate.0 > 0),
+        interval: policy.interval,
+        bandwidth: policy.bandwidth,
         volumes: volumes
             .map(|volume| AssignedVolume {
                 name: volume.name,

@@ -70,6 +70,7 @@ fn source_out(assignment: &Assignment, state: SourceState) -> v1::SourceStatus {
         last_cycle: state.last_cycle.map(convert::duration_out),
         last_hold: state.last_hold.map(convert::duration_out),
         newest: state.newest.map(convert::point_head_out),
+        policy: Some(convert::source_policy_out(assignment.policy())),
     }
 }
 
@@ -77,7 +78,10 @@ fn targets_out(targets: &Targets) -> Vec<v1::TargetStatus> {
     targets
         .standings()
         .into_iter()
-        .map(|(chain, standing)| target_out(chain, standing))
+        .map(|(chain, standing)| v1::TargetStatus {
+            retention: targets.retention(chain).as_ref().map(convert::retention_out),
+            ..target_out(chain, standing)
+        })
         .collect()
 }
 
@@ -93,6 +97,7 @@ fn target_out(chain: ChainId, standing: ChainStanding) -> v1::TargetStatus {
         clock_uncertainty: uncertainty.map(convert::duration_out),
         source_connected: standing.source_connected,
         refused_fenced: standing.refused_fenced,
+        retention: None,
     }
 }
 

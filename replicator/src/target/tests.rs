@@ -27,25 +27,32 @@ const HOLDER: HolderNonce = HolderNonce::from_bytes([1; 16]);
 const VOLUME_BYTES: u64 = 1024 * 1024;
 const LIMIT: Duration = Duration::from_secs(20);
 
+fn open(directory: &Path, vault: impl FnOnce(&Path) -> Result<Vault, VaultError>) -> Targets {
+    Targets::open(vault(&directory.join("vault")).unwrap(), &directory.join("state")).unwrap()
+}
+
+fn volumes() -> Vec<VolumeDescription> {
+    vec![VolumeDescription {
+        name: "root".to_owned(),
+        size: ByteCount(VOLUME_BYTES),
+    }]
+}
+
 struct Site {
     targets: Targets,
     endpoint: String,
     epoch: Epoch,
     _stop: tokio_util::sync::DropGuard,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Site {
     async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let targets = Targets::new(Vault::create(&directory.path().join("vault")).unwrap()).unwrap();
-        let volume = VolumeDescription {
-            name: "root".to_owned(),
-            size: ByteCount(VOLUME_BYTES),
-        };
+        let targets = open(directory.path(), Vault::create);
         let description = ChainDescription {
             vm: "vm".to_owned(),
-            volumes: vec![volume],
+            volumes: volumes(),
         };
         let epoch = targets.prepare(CHAIN, &description, HOLDER).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -57,7 +64,7 @@ impl Site {
             endpoint,
             epoch,
             _stop: stop.drop_guard(),
-            _directory: directory,
+            directory,
         }
     }
 
@@ -425,4 +432,42 @@ fn a_time_of_the_source_is_never_taken_for_newer_than_it_is() {
     assert_eq!(ahead, WallTime(680));
     let behind = earliest_here(WallTime(1_000), -300, Duration::from_nanos(20));
     assert_eq!(behind, WallTime(1_280));
+}
+
+#[tokio::test]
+async fn what_a_target_is_told_of_retention_holds_after_a_restart() {
+    let site = Site::start().await;
+    let policy = RetentionPolicy {
+        daily: 3,
+        limit: Some(ByteCount(1 << 30)),
+        ..RetentionPolicy::default()
+    };
+    assert_eq!(site.targets.retention(CHAIN), None);
+    site.targets
+        .set_retention(CHAIN, RetentionPolicy::default())
+        .unwrap();
+    site.targets.set_retention(CHAIN, policy.clone()).unwrap();
+    assert_eq!(site.targets.retention(CHAIN), Some(policy.clone()));
+    let unknown = site
+        .targets
+        .set_retention(ChainId::from_bytes([9; 16]), policy.clone());
+    assert!(
+        matches!(unknown, Err(TargetsError::Vault(VaultError::UnknownChain(_)))),
+        "{unknown:?}"
+    );
+
+    // Only what is on disk counts: another vault with the same chain, and the same state directory.
+    let other = site.directory.path().join("other");
+    let vault = Vault::create(&other).unwrap();
+    vault
+        .create_chain(
+            CHAIN,
+            &ChainDescription {
+                vm: "vm".to_owned(),
+                volumes: volumes(),
+            },
+        )
+        .unwrap();
+    let targets = Targets::open(vault, &site.directory.path().join("state")).unwrap();
+    assert_eq!(targets.retention(CHAIN), Some(policy));
 }

@@ -79,6 +79,16 @@ impl User {
         Ok(self.declarations().delete(request).await?.into_inner().job)
     }
 
+    pub(super) async fn policies(&self) -> Vec<v1::Policy> {
+        let request = v1::ListRequest::default();
+        self.declarations()
+            .list_policies(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .policies
+    }
+
     pub(super) async fn vm(&self) -> Result<v1::Vm, Status> {
         let request = v1::GetVmRequest { name: VM.to_owned() };
         Ok(self.protection().get_vm(request).await?.into_inner())

@@ -36,7 +36,7 @@ impl Target {
     async fn start(directory: &Path) -> Self {
         let path = directory.join("vault");
         let vault = Vault::open(&path).or_else(|_| Vault::create(&path)).unwrap();
-        let targets = Targets::new(vault).unwrap();
+        let targets = Targets::open(vault, &directory.join("target")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();

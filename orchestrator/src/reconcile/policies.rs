@@ -1,0 +1,166 @@
+//! Has replicators go by the policies as they are declared now: what they report is compared with what is declared, and
+//! whoever goes by something else is told. Nothing is recorded; what is told twice changes nothing.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use farshore_domain::declaration::{ProtectedVm, ReplicationPolicy};
+use farshore_proto::v1::{self, command::Body, command_result::Outcome};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::{
+    fleet::FleetView,
+    machine,
+    records::{self, VmRecord},
+    replicators::{self, Order, Replicators},
+    store::{Store, StoreError},
+};
+
+/// How long one replicator may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long nothing is said to it again: its next report shows by then what it goes by.
+const AFTER_AN_ANSWER: Duration = Duration::from_secs(1);
+const AFTER_A_FAILURE: Duration = Duration::from_secs(5);
+/// How many are told at once, so that a policy of many VMs does not hold up the rest of the fleet's work.
+const AT_ONCE: usize = 32;
+
+/// Who is told, by the VM's name: one word at a time to each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Listener {
+    Source(String),
+    Target(String),
+}
+
+/// What one replicator is to be told of one VM.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Owed {
+    listener: Listener,
+    site: String,
+    body: Body,
+}
+
+/// Everything that replicators which are there are yet to be told.
+pub(super) fn owed(store: &dyn Store, view: &FleetView) -> Result<Vec<Owed>, StoreError> {
+    let mut owed = Vec::new();
+    for vm in records::list::<VmRecord>(store)? {
+        let Some(declared) = records::declared_vm(store, &vm.name)? else {
+            continue;
+        };
+        if let Some(policy) = records::declared_policy(store, declared.policy())? {
+            owed.extend(to_target(view, &vm, &declared, &policy));
+            owed.extend(to_source(view, &vm, &declared, &policy));
+        }
+    }
+    Ok(owed)
+}
+
+fn to_target(
+    view: &FleetView,
+    vm: &VmRecord,
+    declared: &ProtectedVm,
+    policy: &ReplicationPolicy,
+) -> Option<Owed> {
+    let site = declared.target().site.as_str();
+    let (replicator, status) = replicators::target_status(view, site, vm.chain)?;
+    let retention = Some(machine::retention_to_wire(policy.retention()));
+    (replicator.up && status.retention != retention).then(|| Owed {
+        listener: Listener::Target(vm.name.clone()),
+        site: site.to_owned(),
+        body: Body::SetRetention(v1::SetRetention {
+            chain: vm.chain.as_bytes().to_vec().into(),
+            retention,
+        }),
+    })
+}
+
+fn to_source(
+    view: &FleetView,
+    vm: &VmRecord,
+    declared: &ProtectedVm,
+    policy: &ReplicationPolicy,
+) -> Option<Owed> {
+    let site = declared.source().site.as_str();
+    let (replicator, status) = replicators::source_status(view, site, vm.chain)?;
+    let policy = Some(machine::policy_to_wire(policy));
+    (replicator.up && status.policy != policy).then(|| Owed {
+        listener: Listener::Source(vm.name.clone()),
+        site: site.to_owned(),
+        body: Body::SetReplication(v1::SetReplication {
+            chain: vm.chain.as_bytes().to_vec().into(),
+            policy,
+        }),
+    })
+}
+
+/// Tells replicators, several at once, and none of them twice at once.
+pub(super) struct PolicyTeller {
+    replicators: Arc<dyn Replicators>,
+    under_way: BTreeSet<Listener>,
+    tasks: JoinSet<Listener>,
+}
+
+impl PolicyTeller {
+    pub(super) fn new(replicators: Arc<dyn Replicators>) -> Self {
+        Self {
+            replicators,
+            under_way: BTreeSet::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Begins to tell what is owed, but for those who are being told something.
+    pub(super) fn tell(&mut self, owed: Vec<Owed>) {
+        for owed in owed {
+            if self.under_way.len() >= AT_ONCE {
+                return;
+            }
+            let listener = owed.listener.clone();
+            if self.under_way.insert(listener.clone()) {
+                let replicators = self.replicators.clone();
+                self.tasks.spawn(async move {
+                    tokio::time::sleep(tell(&*replicators, owed).await).await;
+                    listener
+                });
+            }
+        }
+    }
+
+    /// Waits until somebody was told; for ever if nobody is being told anything.
+    pub(super) async fn ended(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok(listener)) => {
+                self.under_way.remove(&listener);
+            }
+            // A task that panicked does not say for whom it was: nobody stays shut out for it.
+            Some(Err(_)) => self.under_way.clear(),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// How long nothing is to be said again.
+async fn tell(replicators: &dyn Replicators, owed: Owed) -> Duration {
+    let order = Order {
+        site: owed.site.clone(),
+        id: format!("policy-{}", Uuid::now_v7()),
+        body: owed.body,
+        deadline: DEADLINE,
+    };
+    match replicators.command(order).await {
+        Ok(Outcome::Failure(failure)) => {
+            tracing::warn!(
+                listener = ?owed.listener,
+                owed.site,
+                failure.reason,
+                failure.message,
+                "a changed policy was refused"
+            );
+            AFTER_A_FAILURE
+        }
+        Ok(_) => AFTER_AN_ANSWER,
+        Err(error) => {
+            tracing::info!(listener = ?owed.listener, owed.site, %error, "a changed policy could not be told");
+            AFTER_A_FAILURE
+        }
+    }
+}

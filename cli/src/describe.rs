@@ -1,4 +1,4 @@
-//! `describe`: everything about one VM, job or test failover, for reading.
+//! `describe`: everything about one VM, policy, job or test failover, for reading.
 
 use clap::{Args, ValueEnum};
 use farshore_proto::v1::GetJobRequest;
@@ -7,12 +7,13 @@ use crate::{
     client::{Client, ServerOptions},
     exit::CliError,
     failover,
-    get::show,
+    get::{lists, show},
     output::{self, Form},
     view::{JobView, Listed, TestFailoverView, VmView},
 };
 
 mod job_page;
+mod policy_page;
 mod test_page;
 mod vm_page;
 
@@ -22,6 +23,9 @@ pub(crate) enum DescribedKind {
     /// A protected VM
     #[value(aliases = ["vms", "protectedvm"])]
     Vm,
+    /// A replication policy
+    #[value(aliases = ["policies", "replicationpolicy"])]
+    Policy,
     /// A job
     #[value(alias = "jobs")]
     Job,
@@ -51,6 +55,12 @@ pub(crate) async fn run(server: &ServerOptions, arguments: DescribeArguments) ->
         DescribedKind::Vm => {
             let vm = VmView::from(failover::get_vm(&client, name).await?);
             give(&vm, arguments.output, vm_page::page)
+        }
+        DescribedKind::Policy => {
+            // The list of a name has that one, or is an error.
+            let found = lists::policies(&client, Some(name)).await?;
+            let mut all = found.iter();
+            all.try_for_each(|policy| give(policy, arguments.output, policy_page::page))
         }
         DescribedKind::Job => {
             let request = client.request(GetJobRequest { id: name.to_owned() });

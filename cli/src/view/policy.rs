@@ -16,6 +16,73 @@ pub(crate) struct PolicyView {
     pub(crate) rpo_target_seconds: Option<f64>,
     /// `null`: not limited.
     pub(crate) bandwidth_limit_bytes_per_second: Option<u64>,
+    /// `null`: not told.
+    pub(crate) retention: Option<RetentionView>,
+}
+
+/// Which recovery points are kept.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RetentionView {
+    pub(crate) keep_all_seconds: Option<f64>,
+    pub(crate) hourly: u32,
+    pub(crate) daily: u32,
+    pub(crate) weekly: u32,
+    pub(crate) monthly: u32,
+    pub(crate) yearly: u32,
+    /// `null`: not limited.
+    pub(crate) limit_bytes: Option<u64>,
+}
+
+impl RetentionView {
+    /// `all of 1 d 0 h, 7 daily, 4 weekly, at most 500 GiB`
+    fn in_words(&self) -> String {
+        let all = format!("all of {}", format::optional_seconds(self.keep_all_seconds));
+        let tiers = [
+            (self.hourly, "hourly"),
+            (self.daily, "daily"),
+            (self.weekly, "weekly"),
+            (self.monthly, "monthly"),
+            (self.yearly, "yearly"),
+        ];
+        let tiers = tiers
+            .iter()
+            .filter(|(slots, _)| *slots > 0)
+            .map(|(slots, tier)| format!("{slots} {tier}"));
+        let limit = self
+            .limit_bytes
+            .map(|bytes| format!("at most {}", format::size(bytes)));
+        let parts: Vec<String> = std::iter::once(all).chain(tiers).chain(limit).collect();
+        parts.join(", ")
+    }
+}
+
+impl PolicyView {
+    /// What is kept, in one line.
+    pub(crate) fn retention_in_words(&self) -> String {
+        let retention = self.retention.as_ref();
+        retention.map_or_else(|| format::NOTHING.to_owned(), RetentionView::in_words)
+    }
+
+    /// How much of the link may be used.
+    pub(crate) fn bandwidth_in_words(&self) -> String {
+        let limit = self.bandwidth_limit_bytes_per_second;
+        limit.map_or_else(|| "none".to_owned(), |bytes| format!("{}/s", format::size(bytes)))
+    }
+}
+
+impl From<v1::Retention> for RetentionView {
+    fn from(retention: v1::Retention) -> Self {
+        Self {
+            keep_all_seconds: seconds(retention.keep_all),
+            hourly: retention.hourly,
+            daily: retention.daily,
+            weekly: retention.weekly,
+            monthly: retention.monthly,
+            yearly: retention.yearly,
+            limit_bytes: Some(retention.limit_bytes).filter(|limit| *limit > 0),
+        }
+    }
 }
 
 impl From<v1::Policy> for PolicyView {
@@ -26,29 +93,52 @@ impl From<v1::Policy> for PolicyView {
             rpo_target_seconds: seconds(policy.rpo_target),
             bandwidth_limit_bytes_per_second: Some(policy.bandwidth_bytes_per_second)
                 .filter(|limit| *limit > 0),
+            retention: policy.retention.map(RetentionView::from),
         }
     }
 }
 
 impl Listed for PolicyView {
     const HEADINGS: &'static [&'static str] = &["name", "interval", "rpo target", "bandwidth limit"];
-    const WIDE_HEADINGS: &'static [&'static str] = &[];
+    const WIDE_HEADINGS: &'static [&'static str] = &["retention"];
 
     fn key(&self) -> String {
         self.name.clone()
     }
 
     fn cells(&self, _now: WallTime) -> Vec<String> {
-        let limit = self.bandwidth_limit_bytes_per_second;
         vec![
             self.name.clone(),
             format::optional_seconds(self.interval_seconds),
             format::optional_seconds(self.rpo_target_seconds),
-            limit.map_or_else(|| "none".to_owned(), |bytes| format!("{}/s", format::size(bytes))),
+            self.bandwidth_in_words(),
         ]
     }
 
     fn wide_cells(&self, _now: WallTime) -> Vec<String> {
-        Vec::new()
+        vec![self.retention_in_words()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_domain::declaration::Retention;
+    use farshore_vault::RetentionPolicy;
+
+    #[test]
+    fn what_is_not_declared_is_what_the_vault_would_do_by_itself() {
+        let (declared, by_itself) = (Retention::default(), RetentionPolicy::default());
+        assert_eq!(
+            RetentionPolicy {
+                keep_all: declared.keep_all(),
+                hourly: declared.hourly(),
+                daily: declared.daily(),
+                weekly: declared.weekly(),
+                monthly: declared.monthly(),
+                yearly: declared.yearly(),
+                limit: declared.limit(),
+            },
+            by_itself
+        );
     }
 }

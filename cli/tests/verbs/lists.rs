@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use farshore_proto::v1::{
-    Event, GetJobRequest, GetVmRequest, Job, JobState, ListEventsRequest, ListEventsResponse, ListRequest,
-    ListSitesResponse, ListVmPointsRequest, ListVmPointsResponse, ListVmsResponse, PointKind,
-    ProtectionState, RecoveryPoint, Severity, Site, SiteNetwork, Step, StepState, Vm,
+    Event, GetJobRequest, GetVmRequest, Job, JobState, ListEventsRequest, ListEventsResponse,
+    ListPoliciesResponse, ListRequest, ListSitesResponse, ListVmPointsRequest, ListVmPointsResponse,
+    ListVmsResponse, PointKind, Policy, ProtectionState, RecoveryPoint, Retention, Severity, Site,
+    SiteNetwork, Step, StepState, Vm,
 };
 use serde_json::json;
 
@@ -276,4 +277,78 @@ async fn an_empty_list_is_empty_json_and_no_table() {
         ("", "nothing found\n")
     );
     script.was_followed();
+}
+
+fn policies() -> ListPoliciesResponse {
+    let seconds = |seconds| Some(Duration::from_secs(seconds).try_into().unwrap());
+    let gold = Policy {
+        name: "gold".to_owned(),
+        interval: seconds(2),
+        rpo_target: seconds(15),
+        bandwidth_bytes_per_second: 50 << 20,
+        retention: Some(Retention {
+            keep_all: seconds(24 * 3600),
+            daily: 7,
+            weekly: 4,
+            limit_bytes: 500 << 30,
+            ..Retention::default()
+        }),
+    };
+    ListPoliciesResponse {
+        policies: vec![gold],
+        next_page_token: String::new(),
+    }
+}
+
+async fn policies_by(arguments: &[&str]) -> crate::Run {
+    let script = Script::default()
+        .answers("ListPolicies", |_: &ListRequest| true, policies())
+        .plays()
+        .await;
+    let run = farshore(&[arguments, &["--server", &script.server]].concat())
+        .await
+        .ended_with(0);
+    script.was_followed();
+    run
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_shows_what_it_keeps() {
+    let wide = policies_by(&["get", "policies", "-o", "wide"]).await;
+    assert_eq!(
+        wide.stdout,
+        "NAME  INTERVAL  RPO TARGET  BANDWIDTH LIMIT  RETENTION\n\
+         gold  2.0 s     15.0 s      50.0 MiB/s       all of 1 d 0 h, 7 daily, 4 weekly, at most 500.0 GiB\n"
+    );
+    let expected = json!({
+        "name": "gold", "intervalSeconds": 2.0, "rpoTargetSeconds": 15.0, "bandwidthLimitBytesPerSecond": 52_428_800,
+        "retention": {
+            "keepAllSeconds": 86_400.0, "hourly": 0, "daily": 7, "weekly": 4, "monthly": 0, "yearly": 0,
+            "limitBytes": 536_870_912_000_u64,
+        },
+    });
+    assert_eq!(
+        policies_by(&["get", "policy", "gold", "-o", "json"]).await.json(),
+        expected
+    );
+    assert_eq!(
+        policies_by(&["describe", "policy", "gold", "-o", "json"])
+            .await
+            .json(),
+        expected
+    );
+    let yaml = policies_by(&["get", "policy", "gold", "-o", "yaml"]).await;
+    assert!(
+        yaml.stdout.contains("  keepAllSeconds: 86400.0\n"),
+        "{}",
+        yaml.stdout
+    );
+    let page = policies_by(&["describe", "policy", "gold"]).await;
+    for line in [
+        "All points of:  1 d 0 h",
+        "Daily:          one of each of the last 7 days before",
+        "500.0 GiB a VM",
+    ] {
+        assert!(page.stdout.contains(line), "{line}: {}", page.stdout);
+    }
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use farshore_blocks::files;
 use farshore_nbd::{Exports, serve_connections};
 use tokio::{
-    runtime::Runtime,
+    runtime::Builder,
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,10 @@ use address::{Address, Bound};
 /// Clients beyond this wait: a VM with all its disks over several connections each needs far fewer.
 const CONNECTIONS_MAXIMUM: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
+/// Threads that read the point for all connections together; requests beyond them wait. It takes some to keep a disk
+/// busy, and each costs memory as long as it lives.
+const READING_THREADS_MAXIMUM: usize = 64;
+
 /// Which point, and where to serve it.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
@@ -40,7 +44,11 @@ pub(crate) struct ServeArguments {
 }
 
 pub(super) fn run(arguments: &ServeArguments) -> Result<(), CliError> {
-    let runtime = Runtime::new().context("cannot start the async runtime")?;
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(READING_THREADS_MAXIMUM)
+        .build();
+    let runtime = runtime.context("cannot start the async runtime")?;
     runtime.block_on(async {
         let shutdown = end_at_signals()?;
         serve(arguments, shutdown, |bound| {

@@ -2,9 +2,13 @@
 
 mod admission;
 mod answers;
+mod buffers;
 mod handshake;
+mod lanes;
 mod listener;
 mod negotiation;
+mod pieces;
+mod sending;
 mod transmission;
 
 use std::io;
@@ -15,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::time::timeout;
 
 pub use listener::{Listener, serve_connections};
+
+use buffers::Buffers;
 
 use crate::export::Exports;
 use crate::wire::WireError;
@@ -76,24 +82,46 @@ pub async fn serve<S>(stream: S, exports: Arc<Exports>) -> Result<(), ServeError
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    serve_within(stream, exports, HANDSHAKE_LIMIT).await
+    let (reader, writer) = tokio::io::split(stream);
+    Service::new(exports).serve(reader, writer).await
 }
 
-async fn serve_within<S>(stream: S, exports: Arc<Exports>, limit: Duration) -> Result<(), ServeError>
-where
-    S: AsyncRead + AsyncWrite + Send + 'static,
-{
-    let (reader, mut writer) = tokio::io::split(stream);
-    let mut reader = BufReader::new(reader);
-    let shaking = handshake::shake_hands(&mut reader, &mut writer, &exports);
-    let agreement = timeout(limit, shaking)
-        .await
-        .map_err(|_| ServeError::HandshakeTimeout { limit })??;
-    match agreement {
-        Some(agreement) => transmission::transmit(reader, writer, agreement).await,
-        None => Ok(()),
+/// What all connections share.
+#[derive(Clone)]
+struct Service {
+    exports: Arc<Exports>,
+    buffers: Buffers,
+    handshake_limit: Duration,
+}
+
+impl Service {
+    fn new(exports: Arc<Exports>) -> Self {
+        Self {
+            exports,
+            buffers: Buffers::default(),
+            handshake_limit: HANDSHAKE_LIMIT,
+        }
+    }
+
+    async fn serve<R, W>(self, reader: R, mut writer: W) -> Result<(), ServeError>
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let limit = self.handshake_limit;
+        let mut reader = BufReader::new(reader);
+        let shaking = handshake::shake_hands(&mut reader, &mut writer, &self.exports);
+        let agreement = timeout(limit, shaking)
+            .await
+            .map_err(|_| ServeError::HandshakeTimeout { limit })??;
+        match agreement {
+            Some(agreement) => transmission::transmit(reader, writer, agreement, self.buffers).await,
+            None => Ok(()),
+        }
     }
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

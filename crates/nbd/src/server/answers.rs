@@ -2,9 +2,10 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::admission::{Question, StatusExtent, Work};
+use super::buffers::Buffers;
 use super::negotiation::ALLOCATION_CONTEXT_ID;
 use crate::export::{Export, ExportExtent, ExtentState};
 use crate::wire::error_code::ErrorCode;
@@ -22,6 +23,9 @@ pub(super) const STATUS_ANSWER_BYTES_MAXIMUM: u32 = 128 * 1024;
 /// Holes shorter than this are sent as data: a chunk of its own would cost the client more.
 const HOLE_BYTES_MINIMUM: u32 = 4096;
 
+/// Reads shorter than this are answered as data, whatever they hold: to look for holes takes longer than to send them.
+const SPARSE_READ_BYTES_MINIMUM: u32 = 64 * 1024;
+
 /// A part of a read, as one chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
@@ -35,53 +39,55 @@ enum Content {
     Zeroes,
 }
 
+/// How a reply is marked: for which request, in which form, and whether it is the end of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Envelope {
+    form: ReplyForm,
+    cookie: u64,
+    /// Of the last chunk.
+    flags: u16,
+}
+
+impl Envelope {
+    /// For a reply after which nothing comes.
+    pub(super) fn last(form: ReplyForm, cookie: u64) -> Self {
+        let flags = FLAG_DONE;
+        Self { form, cookie, flags }
+    }
+
+    /// The same, for a reply after which more chunks come.
+    pub(super) fn with_more_to_come(self) -> Self {
+        Self { flags: 0, ..self }
+    }
+}
+
 /// Does the work and returns the whole reply, an error of the export included.
-pub(super) fn answer(export: &dyn Export, work: &Work) -> Bytes {
-    let (form, reply) = match work.question {
-        Question::ReadSimple => (ReplyForm::Simple, read_simple(export, work)),
-        Question::ReadWhole => {
-            let whole = [Run {
-                length: work.length,
-                content: Content::Data,
-            }];
-            (ReplyForm::Structured, read_runs(export, work, &whole))
-        }
-        Question::ReadSparse => (ReplyForm::Structured, read_sparse(export, work)),
-        Question::Status(extent) => (ReplyForm::Structured, status(export, work, extent)),
+pub(super) fn answer(export: &dyn Export, work: &Work, buffers: &Buffers) -> Bytes {
+    let reply = match work.question {
+        Question::ReadSimple => read_simple(export, work, buffers),
+        Question::ReadWhole => read_whole(export, work, buffers),
+        Question::ReadSparse if work.length < SPARSE_READ_BYTES_MINIMUM => read_whole(export, work, buffers),
+        Question::ReadSparse => read_sparse(export, work, buffers),
+        Question::Status(extent) => status(export, work, extent),
     };
     reply.unwrap_or_else(|failure| {
         tracing::warn!(offset = work.offset, length = work.length, error = %failure, "an NBD export failed");
-        error(form, work.cookie, ErrorCode::INPUT_OUTPUT, &failure.to_string())
+        error(work.envelope, ErrorCode::INPUT_OUTPUT, &failure.to_string())
     })
 }
 
 /// A reply that says only that it is done.
-pub(super) fn done(form: ReplyForm, cookie: u64) -> Bytes {
-    let mut reply = BytesMut::new();
-    match form {
-        ReplyForm::Simple => SimpleReply {
-            error: ErrorCode::NONE,
-            cookie,
-        }
-        .put(&mut reply),
-        ReplyForm::Structured => {
-            ChunkHeader {
-                flags: FLAG_DONE,
-                kind: ChunkKind::NONE,
-                cookie,
-                payload_bytes: 0,
-            }
-            .put(&mut reply);
-        }
+pub(super) fn done(envelope: Envelope) -> Bytes {
+    match envelope.form {
+        ReplyForm::Simple => simple_header(envelope, ErrorCode::NONE),
+        ReplyForm::Structured => chunk(envelope, ChunkKind::NONE, &[]),
     }
-    reply.freeze()
 }
 
 /// A reply that says what went wrong; the simple form has no room for the reason.
-pub(super) fn error(form: ReplyForm, cookie: u64, code: ErrorCode, reason: &str) -> Bytes {
-    let mut reply = BytesMut::new();
-    match form {
-        ReplyForm::Simple => SimpleReply { error: code, cookie }.put(&mut reply),
+pub(super) fn error(envelope: Envelope, code: ErrorCode, reason: &str) -> Bytes {
+    match envelope.form {
+        ReplyForm::Simple => simple_header(envelope, code),
         ReplyForm::Structured => {
             let mut payload = BytesMut::new();
             ErrorReport {
@@ -89,58 +95,61 @@ pub(super) fn error(form: ReplyForm, cookie: u64, code: ErrorCode, reason: &str)
                 message: reason.to_owned(),
             }
             .put(&mut payload);
-            put_chunk(&mut reply, cookie, ChunkKind::ERROR, &payload);
+            chunk(envelope, ChunkKind::ERROR, &payload)
         }
     }
+}
+
+fn simple_header(envelope: Envelope, error: ErrorCode) -> Bytes {
+    let mut reply = BytesMut::with_capacity(SIMPLE_HEADER_BYTES);
+    let cookie = envelope.cookie;
+    SimpleReply { error, cookie }.put(&mut reply);
     reply.freeze()
 }
 
-fn put_chunk(reply: &mut BytesMut, cookie: u64, kind: ChunkKind, payload: &[u8]) {
-    let payload_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+fn chunk(envelope: Envelope, kind: ChunkKind, payload: &[u8]) -> Bytes {
+    let mut reply = BytesMut::with_capacity(CHUNK_HEADER_BYTES + payload.len());
     ChunkHeader {
-        flags: FLAG_DONE,
+        flags: envelope.flags,
         kind,
-        cookie,
-        payload_bytes,
-    }
-    .put(reply);
-    reply.extend_from_slice(payload);
-}
-
-fn read_simple(export: &dyn Export, work: &Work) -> io::Result<Bytes> {
-    let mut reply = BytesMut::with_capacity(SIMPLE_HEADER_BYTES + to_usize(work.length));
-    SimpleReply {
-        error: ErrorCode::NONE,
-        cookie: work.cookie,
+        cookie: envelope.cookie,
+        payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
     }
     .put(&mut reply);
-    append_data(export, work.offset, work.length, &mut reply)?;
-    Ok(reply.freeze())
+    reply.extend_from_slice(payload);
+    reply.freeze()
 }
 
-fn read_sparse(export: &dyn Export, work: &Work) -> io::Result<Bytes> {
+fn read_simple(export: &dyn Export, work: &Work, buffers: &Buffers) -> io::Result<Bytes> {
+    let mut reply = buffers.take(SIMPLE_HEADER_BYTES + to_usize(work.length));
+    SimpleReply {
+        error: ErrorCode::NONE,
+        cookie: work.envelope.cookie,
+    }
+    .put(&mut reply.next(SIMPLE_HEADER_BYTES));
+    export.read_at(work.offset, reply.next(to_usize(work.length)))?;
+    Ok(reply.finish())
+}
+
+fn read_whole(export: &dyn Export, work: &Work, buffers: &Buffers) -> io::Result<Bytes> {
+    let whole = Run {
+        length: work.length,
+        content: Content::Data,
+    };
+    read_runs(export, work, &[whole], buffers)
+}
+
+fn read_sparse(export: &dyn Export, work: &Work, buffers: &Buffers) -> io::Result<Bytes> {
     let extents = export.extents(work.offset, u64::from(work.length))?;
-    read_runs(export, work, &runs(&extents, work.length))
+    read_runs(export, work, &runs(&extents, work.length), buffers)
 }
 
-fn read_runs(export: &dyn Export, work: &Work, runs: &[Run]) -> io::Result<Bytes> {
-    let hole_bytes = to_usize(CHUNK_HOLE_BYTES);
-    let total: usize = runs
-        .iter()
-        .map(|run| {
-            CHUNK_HEADER_BYTES
-                + hole_bytes
-                + if run.content == Content::Data {
-                    to_usize(run.length)
-                } else {
-                    0
-                }
-        })
-        .sum();
-    let mut reply = BytesMut::with_capacity(total);
+fn read_runs(export: &dyn Export, work: &Work, runs: &[Run], buffers: &Buffers) -> io::Result<Bytes> {
+    let total = runs.iter().map(|run| run.chunk_bytes()).sum();
+    let mut reply = buffers.take(total);
     let mut offset = work.offset;
     for (index, run) in runs.iter().enumerate() {
-        let flags = if index + 1 == runs.len() { FLAG_DONE } else { 0 };
+        let is_last = index + 1 == runs.len();
         let (kind, payload_bytes) = match run.content {
             Content::Data => (
                 ChunkKind::OFFSET_DATA,
@@ -148,29 +157,32 @@ fn read_runs(export: &dyn Export, work: &Work, runs: &[Run]) -> io::Result<Bytes
             ),
             Content::Zeroes => (ChunkKind::OFFSET_HOLE, CHUNK_HOLE_BYTES),
         };
+        let mut start = reply.next(CHUNK_HEADER_BYTES + to_usize(CHUNK_OFFSET_BYTES));
         ChunkHeader {
-            flags,
+            flags: if is_last { work.envelope.flags } else { 0 },
             kind,
-            cookie: work.cookie,
+            cookie: work.envelope.cookie,
             payload_bytes,
         }
-        .put(&mut reply);
-        reply.extend_from_slice(&offset.to_be_bytes());
+        .put(&mut start);
+        start.put_u64(offset);
         match run.content {
-            Content::Data => append_data(export, offset, run.length, &mut reply)?,
-            Content::Zeroes => reply.extend_from_slice(&run.length.to_be_bytes()),
+            Content::Data => export.read_at(offset, reply.next(to_usize(run.length)))?,
+            Content::Zeroes => reply.next(4).put_u32(run.length),
         }
         offset = offset.saturating_add(u64::from(run.length));
     }
-    Ok(reply.freeze())
+    Ok(reply.finish())
 }
 
-fn append_data(export: &dyn Export, offset: u64, length: u32, reply: &mut BytesMut) -> io::Result<()> {
-    let start = reply.len();
-    reply.resize(start + to_usize(length), 0);
-    match reply.get_mut(start..) {
-        Some(buffer) => export.read_at(offset, buffer),
-        None => Ok(()),
+impl Run {
+    /// How long its chunk is.
+    fn chunk_bytes(&self) -> usize {
+        let payload = match self.content {
+            Content::Data => to_usize(CHUNK_OFFSET_BYTES) + to_usize(self.length),
+            Content::Zeroes => to_usize(CHUNK_HOLE_BYTES),
+        };
+        CHUNK_HEADER_BYTES + payload
     }
 }
 
@@ -238,9 +250,7 @@ fn status(export: &dyn Export, work: &Work, wanted: StatusExtent) -> io::Result<
     }
     let mut payload = BytesMut::with_capacity(4 + 8 * descriptors.len());
     put_block_status(&mut payload, ALLOCATION_CONTEXT_ID, &descriptors);
-    let mut reply = BytesMut::with_capacity(CHUNK_HEADER_BYTES + payload.len());
-    put_chunk(&mut reply, work.cookie, ChunkKind::BLOCK_STATUS, &payload);
-    Ok(reply.freeze())
+    Ok(chunk(work.envelope, ChunkKind::BLOCK_STATUS, &payload))
 }
 
 /// At most `limit` descriptors, joined where neighbours are alike, within `length` bytes.

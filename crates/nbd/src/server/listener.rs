@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{ServeError, serve};
+use super::{ServeError, Service};
 use crate::export::Exports;
 
 /// How long to wait after a failed accept (no descriptors left, say) before the next one.
@@ -37,6 +37,7 @@ pub async fn serve_connections(
     connections_maximum: NonZeroUsize,
     shutdown: CancellationToken,
 ) {
+    let service = Service::new(exports);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -44,10 +45,12 @@ pub async fn serve_connections(
             Some(ended) = connections.join_next() => report(ended),
             accepted = accept(&listener), if connections.len() < connections_maximum.get() => match accepted {
                 Ok(Accepted::Unix(stream)) => {
-                    connections.spawn(serve(stream, Arc::clone(&exports)));
+                    let (reader, writer) = stream.into_split();
+                    connections.spawn(service.clone().serve(reader, writer));
                 }
                 Ok(Accepted::Tcp(stream)) => {
-                    connections.spawn(serve(stream, Arc::clone(&exports)));
+                    let (reader, writer) = stream.into_split();
+                    connections.spawn(service.clone().serve(reader, writer));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an NBD client could not be accepted");

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{ServeError, serve, serve_within};
+use super::{ServeError, Service, serve};
 use crate::export::{Export, ExportExtent, Exports, ExtentState};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::handshake::{OptionCode, OptionHeader, OptionReply, OptionReplyHeader};
@@ -314,23 +314,26 @@ async fn a_client_without_structured_replies_gets_simple_ones() {
 #[tokio::test]
 async fn a_read_tells_its_holes_unless_it_must_be_whole() {
     let mut raw = Raw::structured("disk").await;
-    raw.request(Command::READ, 0, HOLE_AT - 4096, 8192).await;
+    let half = 32_768;
+    raw.request(Command::READ, 0, HOLE_AT - 32_768, 2 * half).await;
     let (header, payload) = raw.chunk().await;
     assert!(header.kind == ChunkKind::OFFSET_DATA && !header.is_last());
-    assert_eq!(payload[..8], (HOLE_AT - 4096).to_be_bytes());
-    assert!(payload.len() == 8 + 4096 && payload[8..].iter().all(|byte| *byte == 0xda));
+    assert_eq!(payload[..8], (HOLE_AT - 32_768).to_be_bytes());
+    assert!(payload.len() == 8 + 32_768 && payload[8..].iter().all(|byte| *byte == 0xda));
     let (header, payload) = raw.chunk().await;
     assert!(header.kind == ChunkKind::OFFSET_HOLE && header.is_last());
     assert_eq!(
         payload,
-        [&HOLE_AT.to_be_bytes()[..], &4096_u32.to_be_bytes()].concat()
+        [&HOLE_AT.to_be_bytes()[..], &half.to_be_bytes()].concat()
     );
 
-    raw.request(Command::READ, FLAG_DO_NOT_FRAGMENT, HOLE_AT - 4096, 8192)
-        .await;
-    let (header, payload) = raw.chunk().await;
-    assert!(header.kind == ChunkKind::OFFSET_DATA && header.is_last());
-    assert_eq!(payload[8 + 4096..], [0; 4096]);
+    for (flags, length) in [(FLAG_DO_NOT_FRAGMENT, 2 * half), (0, half + 1)] {
+        raw.request(Command::READ, flags, HOLE_AT - 32_768, length).await;
+        let (header, payload) = raw.chunk().await;
+        assert!(header.kind == ChunkKind::OFFSET_DATA && header.is_last());
+        assert_eq!(payload.len(), 8 + length as usize);
+        assert!(payload[8 + 32_768..].iter().all(|byte| *byte == 0));
+    }
     raw.leave().await;
 }
 
@@ -362,6 +365,7 @@ async fn what_is_out_of_bounds_or_unknown_is_invalid() {
         (Command::READ, 0, u64::MAX, u32::MAX),
         (Command::READ, 0, 0, 0),
         (Command::READ, 0, 0, READ_BYTES_MAXIMUM + 1),
+        (Command::READ, FLAG_DO_NOT_FRAGMENT, 0, u32::MAX),
         (Command::READ, 1 << 15, 0, 1),
         (Command::BLOCK_STATUS, 0, SIZE, 1),
         (Command::BLOCK_STATUS, 1 << 15, 0, 1),
@@ -421,41 +425,6 @@ async fn an_export_that_fails_costs_one_request() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_answers_is_not_served_without_bound() {
-    let mut raw = Raw::structured("disk").await;
-    let mut message = BytesMut::new();
-    for _ in 0..100 {
-        Request {
-            flags: 0,
-            command: Command::READ,
-            cookie: 42,
-            offset: 4 << 20,
-            length: 1 << 20,
-        }
-        .put(&mut message);
-    }
-    raw.stream.write_all(&message).await.unwrap();
-    let export = Arc::clone(&raw.export);
-    let enough = async {
-        while export.reads.load(Ordering::SeqCst) < 16 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(Duration::from_secs(60), enough).await.unwrap();
-    // Were there no bound, the next reads would follow at once.
-    assert!(
-        timeout(Duration::from_millis(200), std::future::pending::<()>())
-            .await
-            .is_err()
-    );
-    assert_eq!(export.reads.load(Ordering::SeqCst), 16);
-    for _ in 0..100 {
-        assert_eq!(raw.chunk().await.1.len(), 8 + (1 << 20));
-    }
-    raw.leave().await;
-}
-
-#[tokio::test]
 async fn a_client_that_breaks_the_protocol_is_let_go() {
     let raw = Raw::greeted(0).await;
     assert!(matches!(
@@ -487,8 +456,12 @@ async fn a_client_that_breaks_the_protocol_is_let_go() {
 #[tokio::test]
 async fn a_client_that_dawdles_in_the_handshake_is_let_go() {
     let (_open, theirs) = tokio::io::duplex(4096);
-    let served = serve_within(theirs, Arc::default(), Duration::from_millis(20));
-    let ended = timeout(Duration::from_secs(10), served).await.unwrap();
+    let mut service = Service::new(Arc::default());
+    service.handshake_limit = Duration::from_millis(20);
+    let (reader, writer) = tokio::io::split(theirs);
+    let ended = timeout(Duration::from_secs(10), service.serve(reader, writer))
+        .await
+        .unwrap();
     assert!(matches!(ended, Err(ServeError::HandshakeTimeout { .. })));
 }
 

@@ -7,28 +7,31 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::ServeError;
-use super::admission::{Admission, Work, admit};
-use super::answers;
+use super::admission::{Admission, admit};
+use super::buffers::Buffers;
+use super::lanes::{Job, Lanes, Reply};
 use super::negotiation::Agreement;
-use crate::bounds::{Bounds, Share};
-use crate::export::Export;
+use super::pieces::{Part, parts};
+use super::sending::send_replies;
+use crate::bounds::Bounds;
 use crate::wire::READ_BYTES_MAXIMUM;
-use crate::wire::error_code::ErrorCode;
 use crate::wire::reply::ReplyForm;
 use crate::wire::request::{REQUEST_BYTES, Request};
 
-/// Requests of one connection that are worked on at a time: what QEMU and nbdcopy keep in flight.
-const REQUESTS_IN_FLIGHT_MAXIMUM: usize = 16;
+/// Requests of one connection that are worked on at a time: what nbdcopy keeps in flight, and four times what QEMU does.
+const REQUESTS_IN_FLIGHT_MAXIMUM: usize = 64;
 
-/// Answers of one connection that may be in memory at a time: one of the longest reads, and some shorter ones.
-const ANSWER_BYTES_IN_FLIGHT_MAXIMUM: u32 = 2 * READ_BYTES_MAXIMUM;
+/// Answers of one connection that may be in memory at a time, where a long read is answered in pieces: one for each thread
+/// that works on them. More would be slower, as what is read leaves the processor's cache before it is sent.
+const PIECED_ANSWER_BYTES_MAXIMUM: u32 = 2 * 1024 * 1024;
+
+/// The same where clients know no structured replies, so that the longest read has to be in memory as a whole.
+const WHOLE_ANSWER_BYTES_MAXIMUM: u32 = READ_BYTES_MAXIMUM;
 
 /// More than an answer without data takes.
 const SHORT_ANSWER_BYTES: u32 = 4096;
@@ -36,21 +39,21 @@ const SHORT_ANSWER_BYTES: u32 = 4096;
 /// How long a client that said goodbye may take to fetch what it asked for before.
 const LAST_ANSWERS_LIMIT: Duration = Duration::from_secs(10);
 
-/// A reply on its way, with its share of the bounds.
-struct Reply {
-    bytes: Bytes,
-    _share: Share,
-}
-
 /// Serves requests until the client leaves.
-pub(super) async fn transmit<R, W>(reader: R, writer: W, agreement: Agreement) -> Result<(), ServeError>
+pub(super) async fn transmit<R, W>(
+    reader: R,
+    writer: W,
+    agreement: Agreement,
+    buffers: Buffers,
+) -> Result<(), ServeError>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let (replies, queue) = mpsc::channel(REQUESTS_IN_FLIGHT_MAXIMUM);
+    let lanes = Lanes::new(Arc::clone(&agreement.export), buffers, replies.clone());
     let mut sending = std::pin::pin!(send_replies(writer, queue));
-    let receiving = std::pin::pin!(receive_requests(reader, &agreement, replies));
+    let receiving = std::pin::pin!(receive_requests(reader, &agreement, lanes, replies));
     tokio::select! {
         ended = receiving => {
             ended?;
@@ -62,28 +65,17 @@ where
     }
 }
 
-async fn send_replies<W>(mut writer: W, mut queue: mpsc::Receiver<Reply>) -> io::Result<()>
-where
-    W: AsyncWrite + Unpin,
-{
-    while let Some(reply) = queue.recv().await {
-        writer.write_all(&reply.bytes).await?;
-    }
-    writer.shutdown().await
-}
-
 async fn receive_requests<R>(
     mut reader: R,
     agreement: &Agreement,
+    lanes: Lanes,
     replies: mpsc::Sender<Reply>,
 ) -> Result<(), ServeError>
 where
     R: AsyncRead + Unpin,
 {
-    let bounds = Bounds::new(REQUESTS_IN_FLIGHT_MAXIMUM, ANSWER_BYTES_IN_FLIGHT_MAXIMUM);
-    let mut workers = JoinSet::new();
+    let bounds = Bounds::new(REQUESTS_IN_FLIGHT_MAXIMUM, answer_bytes_maximum(agreement.form));
     loop {
-        while workers.try_join_next().is_some() {}
         let Some(request) = next_request(&mut reader).await? else {
             return Ok(());
         };
@@ -97,20 +89,15 @@ where
                 answer
             }
             Admission::Work(work) => {
-                let share = bounds
-                    .share(work.answer_bytes())
-                    .await
-                    .map_err(io::Error::other)?;
-                workers.spawn(run(
-                    work,
-                    Arc::clone(&agreement.export),
-                    agreement.form,
-                    share,
-                    replies.clone(),
-                ));
+                for (work, part) in parts(work) {
+                    let share = bounds.share(work.answer_bytes()).await;
+                    let share = share.map_err(io::Error::other)?;
+                    lanes.push(Job { work, part, share });
+                }
                 continue;
             }
-            Admission::Disconnect => break,
+            // The lanes go on until all is answered.
+            Admission::Disconnect => return Ok(()),
             Admission::Hang => {
                 return Err(ServeError::WriteTooLong {
                     length_bytes: request.length,
@@ -118,37 +105,22 @@ where
             }
         };
         let share = bounds.share(SHORT_ANSWER_BYTES).await.map_err(io::Error::other)?;
-        if replies
-            .send(Reply {
-                bytes: ready,
-                _share: share,
-            })
-            .await
-            .is_err()
-        {
+        let reply = Reply {
+            bytes: ready,
+            part: Part::Whole,
+            share,
+        };
+        if replies.send(reply).await.is_err() {
             return Ok(());
         }
     }
-    let finished = async { while workers.join_next().await.is_some() {} };
-    timeout(LAST_ANSWERS_LIMIT, finished)
-        .await
-        .map_err(|_| ServeError::AnswersNotTaken)
 }
 
-async fn run(
-    work: Work,
-    export: Arc<dyn Export>,
-    form: ReplyForm,
-    share: Share,
-    replies: mpsc::Sender<Reply>,
-) {
-    let answered = tokio::task::spawn_blocking(move || answers::answer(export.as_ref(), &work)).await;
-    let bytes = answered.unwrap_or_else(|failure| {
-        tracing::error!(offset = work.offset, length = work.length, error = %failure, "an NBD export panicked");
-        answers::error(form, work.cookie, ErrorCode::INPUT_OUTPUT, "the export failed")
-    });
-    // When nobody takes replies any more, the connection is ending.
-    let _ = replies.send(Reply { bytes, _share: share }).await;
+fn answer_bytes_maximum(form: ReplyForm) -> u32 {
+    match form {
+        ReplyForm::Simple => WHOLE_ANSWER_BYTES_MAXIMUM,
+        ReplyForm::Structured => PIECED_ANSWER_BYTES_MAXIMUM,
+    }
 }
 
 /// The next request, or nothing when the client went away between two.

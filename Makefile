@@ -36,7 +36,7 @@ lint:
 
 bench: export FARSHORE_BIN := $(TARGET_DIRECTORY)/release/farshore
 bench:
-	scripts/install-prerequisites.sh test
+	scripts/install-prerequisites.sh bench
 	$(CARGO) build --release --locked --bin farshore
 	$(CARGO) bench --locked --package farshore-tests --bench '*'
 

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Installs what the demo or the tests need and this machine does not have: scripts/install-prerequisites.sh demo|test
+# Installs what the demo, the tests or the benchmarks need and this machine does not have:
+# scripts/install-prerequisites.sh demo|test|bench
 #
 # On Debian and Ubuntu the missing packages, and no others, are installed by apt-get, with sudo where not root.
 # Elsewhere, or without rights, it says which packages are missing and fails. Where nothing is missing it says nothing.
 set -euo pipefail
 
 usage() {
-    echo "usage: $0 demo|test" >&2
+    echo "usage: $0 demo|test|bench" >&2
     exit 2
 }
 [ $# -eq 1 ] || usage
 purpose=$1
-case $purpose in demo | test) ;; *) usage ;; esac
+case $purpose in demo | test | bench) ;; *) usage ;; esac
 
 # Administrators' tools are not on every user's path.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -86,9 +87,11 @@ look() {
     # Kernel modules come compressed by either, or not at all.
     need xz-utils has_command xz
     need zstd has_command zstd
-    [ "$purpose" = test ] || return 0
+    [ "$purpose" != demo ] || return 0
+    # Peers to test and to compare with.
     need libnbd-bin has_command nbdcopy
     need nbdkit has_command nbdkit
+    [ "$purpose" = test ] || return 0
     need prometheus has_command promtool
 }
 

@@ -30,6 +30,11 @@ impl Samples {
         self.add(took.as_secs_f64() * 1000.0);
     }
 
+    /// The same in a larger unit.
+    pub(crate) fn divided_by(&self, unit: f64) -> Self {
+        Self(self.0.iter().map(|value| value / unit).collect())
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
@@ -82,7 +87,17 @@ impl Table {
 
     /// Prints it, the first column to the left and numbers to the right.
     pub(crate) fn print(&self, directory: &Path, notes: &[&str]) {
+        println!("\n{}\n{}, TCG, loopback\n", self.title, surroundings(directory));
+        self.print_rows(notes);
+    }
+
+    /// The same where neither a VM nor the network takes part.
+    pub(crate) fn print_local(&self, directory: &Path, notes: &[&str]) {
         println!("\n{}\n{}\n", self.title, surroundings(directory));
+        self.print_rows(notes);
+    }
+
+    fn print_rows(&self, notes: &[&str]) {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -121,7 +136,7 @@ fn surroundings(directory: &Path) -> String {
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         .unwrap_or_default();
     format!(
-        "{processors} processors, load {} (1, 5 min), {file_system}, TCG, loopback",
+        "{processors} processors, load {} (1, 5 min), {file_system}",
         load.join(" ")
     )
 }

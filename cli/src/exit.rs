@@ -52,6 +52,14 @@ pub(crate) enum CliError {
         /// How long.
         limit: Duration,
     },
+    /// Someone on this machine who had to act did not within the limit.
+    #[error("{message}{}", in_parentheses(reason))]
+    NoAnswer {
+        /// Who, and what to do.
+        message: String,
+        /// The stable reason code.
+        reason: String,
+    },
     /// What was asked for is not there.
     #[error("{message}{}", in_parentheses(reason))]
     NotFound {
@@ -144,7 +152,7 @@ impl CliError {
             Self::Usage(_) | Self::InvalidManifest(_) => 2,
             Self::Refused { .. } => 3,
             Self::Unreachable { .. } => 4,
-            Self::TimedOut { .. } => 5,
+            Self::TimedOut { .. } | Self::NoAnswer { .. } => 5,
         }
     }
 

@@ -12,6 +12,7 @@ mod get;
 mod job;
 mod manifest;
 mod output;
+mod point;
 mod serve;
 mod validate;
 mod vault;
@@ -59,6 +60,11 @@ enum Verb {
     Job {
         #[command(subcommand)]
         verb: job::JobVerb,
+    },
+    /// Keep a recovery point, or let it go
+    Point {
+        #[command(subcommand)]
+        verb: point::PointVerb,
     },
     /// Run the orchestrator
     Orchestrator(serve::ServeArguments),
@@ -109,6 +115,7 @@ fn run(command_line: CommandLine) -> Result<(), CliError> {
         Verb::Describe(arguments) => runtime()?.block_on(describe::run(&server, arguments)),
         Verb::Failover { verb } => runtime()?.block_on(failover::run(&server, verb)),
         Verb::Job { verb } => runtime()?.block_on(job::run(&server, verb)),
+        Verb::Point { verb } => runtime()?.block_on(point::run(&server, verb)),
         Verb::Orchestrator(arguments) => runtime()?.block_on(serve::orchestrator(arguments)),
         Verb::Replicator(arguments) => runtime()?.block_on(serve::replicator(arguments)),
         Verb::Demo(arguments) => runtime()?.block_on(demo::run(arguments)),

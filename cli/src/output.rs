@@ -1,5 +1,6 @@
 //! What goes out: the answer to stdout, the talk to stderr.
 
+pub(crate) mod bytes_progress;
 pub(crate) mod format;
 pub(crate) mod progress;
 pub(crate) mod table;

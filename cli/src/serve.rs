@@ -28,7 +28,7 @@ pub(crate) struct ServeArguments {
 
 /// Runs the orchestrator.
 pub(crate) async fn orchestrator(arguments: ServeArguments) -> Result<(), CliError> {
-    log_to_stderr();
+    log_to_stderr("info");
     let configuration = OrchestratorConfiguration::load(&arguments.config).map_err(|error| match error {
         OrchestratorFileError::Unreadable { .. } => CliError::Part(error.into()),
         OrchestratorFileError::Malformed { .. }
@@ -52,7 +52,7 @@ pub(crate) async fn orchestrator(arguments: ServeArguments) -> Result<(), CliErr
 
 /// Runs a replicator.
 pub(crate) async fn replicator(arguments: ServeArguments) -> Result<(), CliError> {
-    log_to_stderr();
+    log_to_stderr("info");
     let configuration = ReplicatorConfiguration::load(&arguments.config).map_err(|error| match error {
         ReplicatorFileError::Unreadable { .. } => CliError::Part(error.into()),
         ReplicatorFileError::Malformed { .. } | ReplicatorFileError::Unfit { .. } => invalid(error),
@@ -100,13 +100,15 @@ fn tell(line: &str) {
     }
 }
 
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Logs what is at least as grave as `least`, unless `RUST_LOG` says otherwise.
+pub(crate) fn log_to_stderr(least: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(least));
     let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false);
-    format.with_ansi(std::io::stderr().is_terminal()).init();
+    // A log that is there already stays.
+    let _ = format.with_ansi(std::io::stderr().is_terminal()).try_init();
 }
 
 fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> CliError {

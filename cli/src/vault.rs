@@ -1,9 +1,11 @@
-//! `vault list|verify|export|serve DIR`: what can be done with a vault when nothing else is left.
+//! `vault list|verify|export|serve|failover DIR`: what can be done with a vault when nothing else is left.
 //!
-//! These verbs need no orchestrator and no replicator: they read the directory, take no lock, and change nothing
-//! in it, so that they may run beside the replicator that writes it.
+//! These verbs need no orchestrator and no replicator. All but `failover` only read the directory, take no lock of
+//! the writer's and change nothing in it, so that they may run beside the replicator that writes it; `failover`
+//! asks that replicator to fence, and opens the vault itself only where nobody has it open.
 
 mod export;
+mod failover;
 mod list;
 mod selection;
 mod serve;
@@ -15,7 +17,7 @@ mod volume;
 use clap::Subcommand;
 use farshore_vault::{ReadError, VaultError};
 
-use crate::exit::CliError;
+use crate::{exit::CliError, serve::log_to_stderr};
 
 /// What can be done with a vault's directory.
 #[derive(Debug, Subcommand)]
@@ -24,19 +26,24 @@ pub(crate) enum VaultCommand {
     List(list::ListArguments),
     /// Prove every recovery point from the files alone
     Verify(verify::VerifyArguments),
-    /// Write a volume of a recovery point to an image file
+    /// Write the volumes of a recovery point to image files
     Export(export::ExportArguments),
     /// Serve the volumes of a recovery point as read-only NBD exports until SIGTERM
     Serve(serve::ServeArguments),
+    /// Fence the source and start the VM here, from a recovery point; run again, it goes on where it was
+    Failover(failover::FailoverArguments),
 }
 
 /// Does it; `serve` returns when it is told to end.
 pub(crate) fn run(command: VaultCommand) -> Result<(), CliError> {
+    // What an export cannot read, its clients are told as "I/O error" and no more.
+    log_to_stderr("warn");
     match command {
         VaultCommand::List(arguments) => list::run(&arguments),
         VaultCommand::Verify(arguments) => verify::run(&arguments),
         VaultCommand::Export(arguments) => export::run(&arguments),
         VaultCommand::Serve(arguments) => serve::run(&arguments),
+        VaultCommand::Failover(arguments) => failover::run(&arguments),
     }
 }
 

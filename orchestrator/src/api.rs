@@ -7,6 +7,7 @@ mod failovers;
 mod jobs;
 mod messages;
 mod pages;
+mod pins;
 mod protection;
 mod status;
 mod vm_view;

@@ -1,5 +1,6 @@
 //! Compares what was declared and recorded with what is observed, and writes down or plans what follows.
 
+mod damage;
 mod policies;
 mod retention;
 
@@ -88,6 +89,9 @@ impl Reconciler {
         let Some(declared) = records::declared_vm(&*self.store, &vm.name)? else {
             return Ok(false);
         };
+        if damage::news(view, &declared, vm).is_some() {
+            return Ok(true);
+        }
         let Some(sight) = sight(view, &declared, vm) else {
             return Ok(false);
         };
@@ -119,6 +123,11 @@ impl Reconciler {
                     work.put(&vm)?;
                 }
                 return Ok(());
+            }
+            if let Some(news) = damage::news(view, &declared, &vm) {
+                vm.vault = news.told;
+                work.tell(&news.event(&vm.subject(), now))?;
+                work.put(&vm)?;
             }
             let Some(sight) = sight(view, &declared, &vm) else {
                 return Ok(());

@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use answer::{Answer, AnswerRecord, Applied, AppliedEffect};
 pub use event::{EventRecord, Severity, events_newest_first};
 pub use test::{LeakRecord, Leftovers, TestRecord};
-pub use vm::{CheckOutcome, CheckRecord, PointsSeen, Recovery, Started, Tenure, VmRecord, VolumeRecord};
+pub use vm::{
+    CheckOutcome, CheckRecord, PointsSeen, Recovery, Started, Tenure, VaultTold, VmRecord, VolumeRecord,
+};
 
 use crate::store::{Change, CommitError, Expected, Key, Store, StoreError, Stored, Transaction};
 

@@ -1,5 +1,7 @@
 //! The replicator's configuration file, read and checked once.
 
+mod upkeep;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -7,6 +9,8 @@ use std::{
 
 use farshore_provider_qemu::AcceleratorChoice;
 use serde::Deserialize;
+
+pub use upkeep::{BytesPerSecond, VaultUpkeep};
 
 /// What a replicator is told when it starts. Paths are absolute or relative to where it was started.
 #[derive(Debug, Clone, Deserialize)]
@@ -31,6 +35,9 @@ pub struct ReplicatorConfiguration {
     /// Its vault: with it, it can be a target.
     #[serde(default)]
     pub vault_directory: Option<PathBuf>,
+    /// What the upkeep of the vault may take of the disk's time; every part of it may be left out.
+    #[serde(default)]
+    pub vault_upkeep: Option<VaultUpkeep>,
     /// Where captures keep what the guest overwrites meanwhile: with it, it can be a source.
     #[serde(default)]
     pub scratch_directory: Option<PathBuf>,
@@ -134,6 +141,9 @@ impl ReplicatorConfiguration {
         if self.recovery_directory.is_some() && self.vault_directory.is_none() {
             return Err("recoveryDirectory needs a vaultDirectory to recover from".to_owned());
         }
+        if self.vault_upkeep.is_some() && self.vault_directory.is_none() {
+            return Err("vaultUpkeep needs a vaultDirectory to keep up".to_owned());
+        }
         if let Some(plain) = self.first_plain_address().filter(|_| !self.insecure) {
             return Err(format!(
                 "`{plain}` is beyond loopback and traffic is not encrypted: say `insecure: true` if that is \
@@ -202,6 +212,8 @@ mod tests {
     fn a_target_without_a_vault_is_refused() {
         let text = format!("{SOURCE}orchestrator: http://127.0.0.1:1\nreplicationListen: 127.0.0.1:0\n");
         assert!(refusal(&text).contains("go together"));
+        let text = format!("{SOURCE}orchestrator: http://127.0.0.1:1\nvaultUpkeep: {{scrubRate: 8MiB}}\n");
+        assert!(refusal(&text).contains("vaultUpkeep needs"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use farshore_provider::{
     Check, CheckOutcome, DiskBus, DiskSpecification, Firmware, MachineSpecification, NicSpecification,
 };
 use farshore_transfer::{PointHead, Watermark};
-use farshore_vault::RetentionPolicy;
+use farshore_vault::{Pin, RetentionPolicy};
 
 use crate::assignment::SourcePolicy;
 
@@ -116,6 +116,22 @@ pub(crate) fn retention_in(retention: Option<v1::Retention>) -> Result<Retention
     })
 }
 
+pub(crate) fn pin_out(pin: Pin) -> v1::PointPin {
+    v1::PointPin {
+        locked_until: match pin {
+            Pin::Pinned => None,
+            Pin::LockedUntil(until) => Some(time_out(until)),
+        },
+    }
+}
+
+pub(crate) fn pin_in(pin: v1::PointPin) -> Result<Pin, Malformed> {
+    match pin.locked_until {
+        None => Ok(Pin::Pinned),
+        Some(until) => time_in(Some(&until), "pin.locked_until").map(Pin::LockedUntil),
+    }
+}
+
 pub(crate) fn chain_in(bytes: &[u8]) -> Result<ChainId, Malformed> {
     ChainId::try_from(bytes).map_err(|error| refused("chain", error))
 }
@@ -195,6 +211,7 @@ pub(crate) fn frame_out(frame: &Frame) -> v1::Frame {
     let encoding = match frame.encoding() {
         Encoding::Raw => v1::FrameEncoding::Raw,
         Encoding::Zero => v1::FrameEncoding::Zero,
+        Encoding::Zstd => v1::FrameEncoding::Zstd,
     };
     v1::Frame {
         volume: frame.volume().0,
@@ -210,6 +227,7 @@ pub(crate) fn frame_in(frame: v1::Frame) -> Result<Frame, Malformed> {
     let encoding = match frame.encoding() {
         v1::FrameEncoding::Raw => Encoding::Raw,
         v1::FrameEncoding::Zero => Encoding::Zero,
+        v1::FrameEncoding::Zstd => Encoding::Zstd,
         v1::FrameEncoding::Unspecified => {
             return Err(refused("encoding", format!("{} is not known", frame.encoding)));
         }

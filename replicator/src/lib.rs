@@ -7,10 +7,11 @@ mod assignment;
 mod chain_files;
 mod configuration;
 mod convert;
+pub mod fence_request;
 mod fleet;
 mod http;
 mod metrics;
-mod recovery;
+pub mod recovery;
 mod source;
 mod sources;
 mod target;
@@ -20,20 +21,19 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
 use farshore_proto::v1::{self, replication_server::ReplicationServer};
-use farshore_provider_qemu::{QemuCompute, QemuComputeConfig};
-use farshore_vault::{Vault, VaultError};
+use farshore_vault::{Opened, Vault, VaultError};
 use tokio::{net::TcpListener, sync::oneshot};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 pub use chain_files::ChainFileError;
-pub use configuration::{ConfigurationError, ReplicatorConfiguration};
+pub use configuration::{BytesPerSecond, ConfigurationError, ReplicatorConfiguration, VaultUpkeep};
 
 use fleet::Member;
 use metrics::Metrics;
-use recovery::{Exports, Recovery};
+use recovery::Recovery;
 use sources::Sources;
-use target::{ReplicationService, Targets};
+use target::{ReplicationService, Targets, Upkeep};
 
 /// Where a replicator that started can be reached.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +84,10 @@ pub async fn run(
         }
         _ => (None, None),
     };
+    let fencing = targets
+        .clone()
+        .map(|targets| tokio::spawn(target::answer_fence_requests(targets, stop.clone())));
+    let upkeep = start_upkeep(&configuration, targets.as_ref(), &metrics)?;
     let advertised = configuration.advertise.clone();
     let member = Member {
         name: configuration.name.clone(),
@@ -105,6 +109,9 @@ pub async fn run(
         http: http_address,
     });
     stop.cancelled().await;
+    if let Some(upkeep) = upkeep {
+        upkeep.stop().await;
+    }
     if let Some(sources) = &sources {
         sources.shut_down().await;
     }
@@ -112,8 +119,21 @@ pub async fn run(
     if let Some(replication) = replication {
         replication.await??;
     }
+    if let Some(fencing) = fencing {
+        fencing.await?;
+    }
     scraped.await??;
     Ok(())
+}
+
+fn start_upkeep(
+    configuration: &ReplicatorConfiguration,
+    targets: Option<&Targets>,
+    metrics: &Metrics,
+) -> anyhow::Result<Option<Upkeep>> {
+    let rates = configuration.vault_upkeep.unwrap_or_default();
+    let started = targets.map(|targets| Upkeep::start(targets.clone(), rates, metrics.vault().clone()));
+    Ok(started.transpose()?)
 }
 
 fn open_targets(configuration: &ReplicatorConfiguration) -> anyhow::Result<Option<Targets>> {
@@ -125,6 +145,14 @@ fn open_targets(configuration: &ReplicatorConfiguration) -> anyhow::Result<Optio
         opened => opened,
     };
     let vault = vault.with_context(|| format!("the vault {} cannot be opened", directory.display()))?;
+    if let Opened::AsACopy { of } = vault.opened() {
+        tracing::warn!(
+            vault = %directory.display(),
+            incarnation = %vault.incarnation(),
+            copy_of = %of,
+            "this vault is a copy and took a new incarnation: every source will compare its disks anew"
+        );
+    }
     Ok(Some(Targets::open(vault, &configuration.state_directory)?))
 }
 
@@ -135,12 +163,11 @@ fn open_recovery(
     let Some(directory) = &configuration.recovery_directory else {
         return Ok(None);
     };
-    let exports = Exports::open(executable, directory.join("exports"))?;
-    let compute = QemuComputeConfig {
-        accelerator: configuration.accelerator,
-        ..QemuComputeConfig::new(directory.join("vms"))
-    };
-    Ok(Some(Recovery::new(QemuCompute::open(compute)?, exports)))
+    Ok(Some(Recovery::open(
+        directory,
+        executable,
+        configuration.accelerator,
+    )?))
 }
 
 async fn serve(listener: TcpListener, targets: Targets, stop: CancellationToken) -> anyhow::Result<()> {

@@ -1,4 +1,6 @@
-//! The replicator's own metrics: cycles, bytes and holds. Names, labels and meanings are listed in docs/metrics.md.
+//! The replicator's own metrics: cycles, bytes and holds, and the upkeep of a vault. Names, labels and meanings are listed in docs/metrics.md.
+
+mod vault;
 
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
     core::Collector, process_collector::ProcessCollector,
 };
+
+pub(crate) use vault::VaultMetrics;
 
 /// A part of a cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +44,7 @@ pub(crate) struct Metrics {
     replicated_bytes: IntCounterVec,
     wire_bytes: IntCounter,
     cycles: IntCounterVec,
+    vault: VaultMetrics,
 }
 
 const SECONDS: [f64; 14] = [
@@ -90,6 +95,7 @@ impl Metrics {
                     &["vm", "result"],
                 )?,
             )?,
+            vault: VaultMetrics::register(&registry)?,
             registry,
             process,
         })
@@ -124,6 +130,7 @@ impl Metrics {
         let label = match encoding {
             Encoding::Raw => "raw",
             Encoding::Zero => "zero",
+            Encoding::Zstd => "zstd",
         };
         self.replicated_bytes
             .with_label_values(&[vm, label])
@@ -140,6 +147,11 @@ impl Metrics {
         for label in ["sealed", "failed"] {
             let _ = self.cycles.remove_label_values(&[vm, label]);
         }
+    }
+
+    /// Those of the vault.
+    pub(crate) fn vault(&self) -> &VaultMetrics {
+        &self.vault
     }
 
     /// In the text format that Prometheus scrapes.

@@ -1,4 +1,4 @@
-//! Recovered VMs of this replicator: a point exported by a process of its own, a VM on overlays over it.
+//! Recovered VMs: a point exported by a process of its own, a VM on overlays over it.
 //!
 //! Crash story: everything is started so that it outlives this process. A restarted replicator finds recovered VMs
 //! through [`Compute::list`] and sees to it that each has its export again; QEMU connects to it by itself.
@@ -16,62 +16,157 @@ use farshore_provider::{
     Check, Compute, ComputeError, IsolationProof, Leak, MachineSpecification, NetworkAttachment, RecoveredVm,
     RecoveryDisk, RecoveryId, RecoveryRequest, VmCondition,
 };
-use farshore_provider_qemu::QemuCompute;
-use farshore_vault::{PointRecord, Vault, VaultError, VaultReader};
+use farshore_provider_qemu::{AcceleratorChoice, OpenComputeError, QemuCompute, QemuComputeConfig};
+use farshore_vault::{PointRecord, VaultError, VaultReader, VolumeDescription};
 
-pub(crate) use exports::{ExportError, Exports};
+pub use exports::ExportError;
+use exports::Exports;
 
 /// Runs and removes recovered VMs; cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Recovery {
+#[derive(Debug, Clone)]
+pub struct Recovery {
     compute: Arc<QemuCompute>,
     exports: Exports,
 }
 
 /// What was ordered.
 #[derive(Debug, Clone)]
-pub(crate) struct RecoveryOrder {
-    pub(crate) id: RecoveryId,
-    pub(crate) chain: ChainId,
-    pub(crate) sequence: Sequence,
-    pub(crate) network: NetworkAttachment,
+pub struct RecoveryOrder {
+    /// The recovered VM's name.
+    pub id: RecoveryId,
+    /// The chain that has the point.
+    pub chain: ChainId,
+    /// The point.
+    pub sequence: Sequence,
+    /// Where its network cards are plugged in.
+    pub network: NetworkAttachment,
+}
+
+/// What a point needs to become a VM, as far as the vault tells.
+#[derive(Debug, Clone)]
+pub struct RecoveryPlan {
+    /// The point.
+    pub point: PointRecord,
+    /// The machine to rebuild.
+    pub machine: MachineSpecification,
+    volumes: Vec<VolumeDescription>,
 }
 
 /// What came of it.
 #[derive(Debug, Clone)]
-pub(crate) struct Recovered {
-    pub(crate) vm: RecoveredVm,
-    pub(crate) isolation: Option<IsolationProof>,
-    pub(crate) order_to_running: Duration,
+pub struct Recovered {
+    /// The VM, which runs.
+    pub vm: RecoveredVm,
+    /// What leads out of its bubble, if it is in one.
+    pub isolation: Option<IsolationProof>,
+    /// How long it took.
+    pub order_to_running: Duration,
 }
 
 /// Why a VM was not recovered or removed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RecoveryError {
+pub enum RecoveryError {
+    /// The vault cannot be read.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The chain has no such point.
     #[error("there is no point {sequence} in chain {chain}")]
-    NoSuchPoint { chain: ChainId, sequence: Sequence },
+    NoSuchPoint {
+        /// Which chain.
+        chain: ChainId,
+        /// Which point.
+        sequence: Sequence,
+    },
+    /// What the point says of its machine is not understood.
     #[error("the machine specification of point {0} cannot be understood")]
     Machine(Sequence, #[source] serde_json::Error),
+    /// The machine has other disks than the chain has volumes.
     #[error("point {sequence} has volume `{volume}` where the machine's disk is `{disk}`")]
     DisksDiffer {
+        /// Which point.
         sequence: Sequence,
+        /// The chain's volume.
         volume: String,
+        /// The machine's disk.
         disk: String,
     },
+    /// The point cannot be exported.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// The VM cannot be run.
     #[error(transparent)]
     Compute(#[from] ComputeError),
+    /// Recovered VMs cannot be kept where they should.
+    #[error(transparent)]
+    Open(#[from] OpenComputeError),
+}
+
+impl RecoveryPlan {
+    /// What the point of `chain` with this sequence needs.
+    ///
+    /// # Errors
+    /// When there is no such point, or its machine is not understood or has other disks.
+    pub fn new(reader: &VaultReader, chain: ChainId, sequence: Sequence) -> Result<Self, RecoveryError> {
+        let point = reader
+            .points(chain)?
+            .into_iter()
+            .find(|point| point.sequence == sequence)
+            .ok_or(RecoveryError::NoSuchPoint { chain, sequence })?;
+        let machine: MachineSpecification = serde_json::from_slice(&point.machine)
+            .map_err(|source| RecoveryError::Machine(point.sequence, source))?;
+        let volumes = reader.description(chain)?.volumes;
+        let plan = Self {
+            point,
+            machine,
+            volumes,
+        };
+        plan.disks(Path::new("")).map(|_disks| plan)
+    }
+
+    /// The machine's disks, as volumes that are exported at `socket`.
+    fn disks(&self, socket: &Path) -> Result<Vec<RecoveryDisk>, RecoveryError> {
+        let mut disks = Vec::new();
+        for (index, disk) in self.machine.disks.iter().enumerate() {
+            match self.volumes.get(index).filter(|volume| volume.name == disk.name) {
+                Some(volume) => disks.push(RecoveryDisk {
+                    name: volume.name.clone(),
+                    size: volume.size,
+                    export_socket: PathBuf::from(socket),
+                }),
+                None => {
+                    let volume = self.volumes.get(index).map(|volume| volume.name.clone());
+                    return Err(RecoveryError::DisksDiffer {
+                        sequence: self.point.sequence,
+                        volume: volume.unwrap_or_default(),
+                        disk: disk.name.clone(),
+                    });
+                }
+            }
+        }
+        Ok(disks)
+    }
 }
 
 impl Recovery {
-    pub(crate) fn new(compute: QemuCompute, exports: Exports) -> Self {
-        Self {
-            compute: Arc::new(compute),
+    /// Keeps recovered VMs below `directory`; those that a predecessor left there are known from then on.
+    /// `executable` is the `farshore` binary, which is started again for exports.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or used.
+    pub fn open(
+        directory: &Path,
+        executable: PathBuf,
+        accelerator: AcceleratorChoice,
+    ) -> Result<Self, RecoveryError> {
+        let exports = Exports::open(executable, directory.join("exports"))?;
+        let compute = QemuComputeConfig {
+            accelerator,
+            ..QemuComputeConfig::new(directory.join("vms"))
+        };
+        Ok(Self {
+            compute: Arc::new(QemuCompute::open(compute)?),
             exports,
-        }
+        })
     }
 
     /// Gives every recovered VM of a predecessor its export again.
@@ -88,32 +183,29 @@ impl Recovery {
     }
 
     /// What stands in the way of running `machine` here.
-    pub(crate) async fn checks(
-        &self,
-        machine: &MachineSpecification,
-        network: &NetworkAttachment,
-    ) -> Vec<Check> {
+    pub async fn checks(&self, machine: &MachineSpecification, network: &NetworkAttachment) -> Vec<Check> {
         self.compute.checks(machine, network).await
     }
 
-    /// Starts a VM from a point; what runs already under the name is given back as it is.
-    pub(crate) async fn start(
+    /// Starts a VM from a point of the vault in `vault`; what runs already under the name is given back as it is.
+    ///
+    /// # Errors
+    /// When there is no such point, or it cannot be exported, or the VM not be run.
+    pub async fn start(
         &self,
-        vault: &Vault,
+        (reader, vault): (&VaultReader, &Path),
         order: RecoveryOrder,
     ) -> Result<Recovered, RecoveryError> {
         let ordered_at = WallTime::now();
-        let (point, volumes) = find(&vault.reader(), order.chain, order.sequence)?;
-        let machine: MachineSpecification = serde_json::from_slice(&point.machine)
-            .map_err(|source| RecoveryError::Machine(point.sequence, source))?;
+        let plan = RecoveryPlan::new(reader, order.chain, order.sequence)?;
         let socket = self
             .exports
-            .start(&order.id, vault.path(), order.chain, order.sequence)
+            .start(&order.id, vault, order.chain, order.sequence)
             .await?;
         let request = RecoveryRequest {
             id: order.id.clone(),
-            disks: disks(&machine, &volumes, &socket, point.sequence)?,
-            machine,
+            disks: plan.disks(&socket)?,
+            machine: plan.machine,
             network: order.network.clone(),
         };
         self.compute.prepare(&request).await?;
@@ -129,11 +221,29 @@ impl Recovery {
         })
     }
 
-    /// Ends the VM and removes everything that was made for it.
-    pub(crate) async fn discard(&self, id: &RecoveryId) -> Result<Vec<Leak>, RecoveryError> {
+    /// Ends the VM and its export at once; what its guest wrote stays, and [`Self::start`] goes on from there.
+    ///
+    /// # Errors
+    /// When nothing of that name is known here, or a process cannot be ended.
+    pub async fn stop(&self, id: &RecoveryId) -> Result<Vec<Leak>, RecoveryError> {
+        self.compute.stop(id).await?;
+        Ok(self.exports.stop(id).await?)
+    }
+
+    /// Ends the VM and removes everything that was made for it; says what is still there.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub async fn discard(&self, id: &RecoveryId) -> Result<Vec<Leak>, RecoveryError> {
         let mut leaks = self.compute.discard(id).await?;
         leaks.extend(self.exports.stop(id).await?);
         Ok(leaks)
+    }
+
+    /// Where what the VM's first serial port said is kept.
+    #[must_use]
+    pub fn console(&self, id: &RecoveryId) -> PathBuf {
+        self.compute.console(id)
     }
 
     /// Every recovered VM and what it does now. One whose monitor does not answer counts as suspended.
@@ -145,55 +255,4 @@ impl Recovery {
         }
         Ok(conditions)
     }
-}
-
-type NamedSize = (String, farshore_blocks::ByteCount);
-
-fn find(
-    reader: &VaultReader,
-    chain: ChainId,
-    sequence: Sequence,
-) -> Result<(PointRecord, Vec<NamedSize>), RecoveryError> {
-    let point = reader
-        .points(chain)?
-        .into_iter()
-        .find(|point| point.sequence == sequence)
-        .ok_or(RecoveryError::NoSuchPoint { chain, sequence })?;
-    let description = reader
-        .chains()?
-        .into_iter()
-        .find(|(known, _)| *known == chain)
-        .map(|(_, description)| description)
-        .ok_or(VaultError::UnknownChain(chain))?;
-    let volumes = description
-        .volumes
-        .into_iter()
-        .map(|volume| (volume.name, volume.size))
-        .collect();
-    Ok((point, volumes))
-}
-
-fn disks(
-    machine: &MachineSpecification,
-    volumes: &[NamedSize],
-    socket: &Path,
-    sequence: Sequence,
-) -> Result<Vec<RecoveryDisk>, RecoveryError> {
-    let mut disks = Vec::new();
-    for (index, disk) in machine.disks.iter().enumerate() {
-        let (volume, size) = volumes.get(index).cloned().unwrap_or_default();
-        if volume != disk.name {
-            return Err(RecoveryError::DisksDiffer {
-                sequence,
-                volume,
-                disk: disk.name.clone(),
-            });
-        }
-        disks.push(RecoveryDisk {
-            name: volume,
-            size,
-            export_socket: PathBuf::from(socket),
-        });
-    }
-    Ok(disks)
 }

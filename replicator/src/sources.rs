@@ -266,6 +266,7 @@ impl Sources {
             state: seat.state.clone(),
             metrics: self.metrics.clone(),
             stop: stop.clone(),
+            scan_acknowledged: None,
         };
         let store = self.store.clone();
         let task = tokio::spawn(async move {

@@ -1,32 +1,48 @@
-//! The target's side of replication: the vault, who is writing which chain, what is kept of it, and the gRPC service that
-//! sources dial.
+//! The target's side of replication: the vault, who is writing which chain, what is kept of it and what of that is
+//! damaged, the vault's upkeep, and the gRPC service that sources dial.
 
+mod damage;
+mod fence_requests;
 mod refusal;
 mod retention;
 mod seats;
 mod service;
 mod session;
+mod upkeep;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use farshore_blocks::{ChainId, Epoch, HolderNonce, Incarnation, clock::WallTime};
-use farshore_vault::{ChainDescription, PointRecord, RetentionPolicy, Vault, VaultError, VaultReader};
+use farshore_blocks::{ChainId, Epoch, HolderNonce, Incarnation, Sequence, clock::WallTime};
+use farshore_vault::{
+    ChainDescription, Pin, PinRefused, PointRecord, RetentionPolicy, Vault, VaultError, VaultReader,
+};
 
 use crate::chain_files::ChainFileError;
+use damage::Damages;
+pub(crate) use damage::{ChainDamage, DamagedPlace, NewestNeeds};
+pub(crate) use fence_requests::answer as answer_fence_requests;
 use retention::Retentions;
 use seats::Seats;
 pub(crate) use service::ReplicationService;
+pub(crate) use upkeep::Upkeep;
+
+/// How often at most the vault is told that a chain's newest point still is what the source holds: each time costs
+/// a sync, and only a restarted replicator needs it.
+const NOTE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A replicator's vault and what is known of its chains; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Targets {
     vault: Vault,
+    reader: VaultReader,
     seats: Seats,
     retentions: Retentions,
+    damages: Damages,
     known: Arc<Mutex<BTreeMap<ChainId, ChainStanding>>>,
 }
 
@@ -39,6 +55,8 @@ pub(crate) struct ChainStanding {
     pub(crate) newest: Option<PointRecord>,
     /// In this machine's clock; never before the newest point's instant, never better than the truth.
     pub(crate) valid_through: Option<WallTime>,
+    /// What of that the vault was told last.
+    pub(crate) noted: Option<WallTime>,
     pub(crate) source_connected: bool,
     /// How often a fenced source was refused since this process began.
     pub(crate) refused_fenced: u64,
@@ -57,12 +75,14 @@ impl Targets {
     /// Takes the vault over, looks at every chain once, and tells the vault again what was told of retention before.
     pub(crate) fn open(vault: Vault, state_directory: &Path) -> Result<Self, TargetsError> {
         let targets = Self {
+            reader: vault.reader()?,
             vault,
             seats: Seats::default(),
             retentions: Retentions::open(state_directory)?,
+            damages: Damages::open(state_directory)?,
             known: Arc::new(Mutex::new(BTreeMap::new())),
         };
-        for (chain, description) in targets.vault.chains()? {
+        for (chain, description) in targets.vault.chains() {
             targets.look_at(chain, &description)?;
             if let Some(policy) = targets.retention(chain) {
                 targets.tell_vault(chain, &policy)?;
@@ -89,7 +109,20 @@ impl Targets {
     /// The one place where the vault learns by what a chain's points are kept: at every start, and at every change.
     fn tell_vault(&self, chain: ChainId, policy: &RetentionPolicy) -> Result<(), VaultError> {
         tracing::info!(vault = %self.incarnation(), %chain, ?policy, "the retention of a chain is set");
-        Ok(())
+        self.vault.set_retention(chain, policy)
+    }
+
+    /// Keeps a point whatever the policy says, or no longer.
+    pub(crate) fn set_pin(
+        &self,
+        chain: ChainId,
+        point: Sequence,
+        pin: Option<Pin>,
+    ) -> Result<(), PinRefused> {
+        match pin {
+            Some(pin) => self.vault.pin(chain, point, pin),
+            None => self.vault.unpin(chain, point),
+        }
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -100,8 +133,14 @@ impl Targets {
         &self.vault
     }
 
-    pub(crate) fn reader(&self) -> VaultReader {
-        self.vault.reader()
+    /// One reader for all, so that the journal is read once.
+    pub(crate) fn reader(&self) -> &VaultReader {
+        &self.reader
+    }
+
+    /// What the scrub found of `chain`.
+    pub(crate) fn damage(&self, chain: ChainId) -> ChainDamage {
+        self.damages.of(chain)
     }
 
     /// Makes room for a chain and grants its epoch; the same holder gets the same epoch again.
@@ -133,23 +172,38 @@ impl Targets {
             .collect()
     }
 
+    /// Sees what the vault has of a chain. Of what only this process knows nothing changes.
     fn look_at(&self, chain: ChainId, description: &ChainDescription) -> Result<(), VaultError> {
-        let points = self.vault.reader().points(chain)?;
-        let newest = points.last().cloned();
-        let standing = ChainStanding {
-            vm: description.vm.clone(),
-            epoch: self.vault.current_epoch(chain)?,
-            points: u64::try_from(points.len()).unwrap_or(u64::MAX),
-            valid_through: newest.as_ref().map(instant_here),
-            newest,
-            source_connected: false,
-            refused_fenced: 0,
+        // Held while the vault is asked, so that what is sealed meanwhile is taken in after this, and counted once.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let points = self.reader.points(chain)?;
+        let noted = self.reader.still_valid(chain)?;
+        let standing = match known.entry(chain) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(ChainStanding {
+                vm: description.vm.clone(),
+                epoch: None,
+                points: 0,
+                newest: None,
+                valid_through: None,
+                noted,
+                source_connected: false,
+                refused_fenced: 0,
+            }),
         };
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(chain, standing);
+        standing.epoch = self.vault.current_epoch(chain)?;
+        standing.points = u64::try_from(points.len()).unwrap_or(u64::MAX);
+        standing.newest = points.into_iter().next_back();
+        if let Some(newest) = &standing.newest {
+            let known = standing.valid_through.max(noted);
+            standing.valid_through = known.max(Some(instant_here(newest)));
+        }
         Ok(())
+    }
+
+    fn newest(&self, chain: ChainId) -> Option<Sequence> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&chain)?.newest.as_ref().map(|newest| newest.sequence)
     }
 
     fn knows(&self, chain: ChainId) -> bool {
@@ -161,6 +215,29 @@ impl Targets {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(standing) = known.get_mut(&chain) {
             change(standing);
+        }
+    }
+
+    /// The source still held at `here`, by this machine's clock, what its point `newest` has. The vault is told now and
+    /// then.
+    fn still_valid(&self, chain: ChainId, newest: Option<Sequence>, here: WallTime) {
+        let mut due = None;
+        self.change(chain, |standing| {
+            standing.valid_through = standing.valid_through.max(Some(here));
+            if standing
+                .noted
+                .is_none_or(|noted| here.since(noted) >= NOTE_INTERVAL)
+            {
+                standing.noted = Some(here);
+                due = newest;
+            }
+        });
+        if let Some(newest) = due
+            && let Err(error) = self.vault.note_still_valid(chain, newest, here)
+        {
+            // What is sealed is no less true; a restarted replicator would show an older instant, which is safe.
+            let error = crate::source::chain(&error);
+            tracing::warn!(%chain, error, "the vault cannot note how long a point stayed valid");
         }
     }
 

@@ -37,7 +37,7 @@ impl Server {
     pub(crate) fn of_point(vault: &Path, place: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(binary());
         command.args(["vault", "serve"]).arg(vault);
-        command.args(["--chain", &CHAIN.to_string(), "--point", "latest"]);
+        command.arg(CHAIN.to_string()).args(["--point", "latest"]);
         let socket = place.join("point.sock");
         command.arg("--socket").arg(&socket);
         Self::start(command, socket, VOLUME_NAME)

@@ -35,14 +35,12 @@ pub fn export(vault_directory: &Path, vm: &str, point: &str, directory: &Path) -
         let arguments = [
             "export",
             vault_directory.to_str().unwrap(),
-            "--vm",
             vm,
+            to.to_str().unwrap(),
             "--point",
             point,
             "--volume",
             volume,
-            "--to",
-            to.to_str().unwrap(),
         ];
         let _ = vault(&arguments).done();
         to

@@ -9,6 +9,7 @@
 )]
 
 use std::{
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use farshore_tests::{
     Lab, eventually,
     guests::GuestOrder,
     lab::{LabOptions, SYNC},
-    replica::{judge_point, vault},
+    replica::{export, judge_point, vault},
 };
 
 const STEPS: [&str; 5] = [
@@ -83,7 +84,6 @@ fn several_points_are_served_at_once(lab: &Lab) {
                 "vault",
                 "serve",
                 lab.vault().to_str().unwrap(),
-                "--vm",
                 "db",
                 "--point",
                 point,
@@ -98,7 +98,7 @@ fn several_points_are_served_at_once(lab: &Lab) {
         (child, socket)
     };
     let mut served = [serve("1"), serve("3")];
-    for (_, socket) in &served {
+    for ((_, socket), point) in served.iter().zip(["1", "3"]) {
         let uri = format!("nbd+unix:///data?socket={}", socket.display());
         let copy = lab.path("copy.raw");
         let copied = Command::new("nbdcopy")
@@ -111,12 +111,57 @@ fn several_points_are_served_at_once(lab: &Lab) {
             String::from_utf8_lossy(&copied.stderr)
         );
         assert_eq!(std::fs::metadata(&copy).unwrap().len() % 4096, 0);
+        same_as_an_export(lab, point, &uri, &copy);
+        map_covers(&uri, std::fs::metadata(&copy).unwrap().len());
         std::fs::remove_file(copy).unwrap();
     }
     for (child, _) in &mut served {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+/// What is served, what was copied and what is exported to a file are the same disk.
+fn same_as_an_export(lab: &Lab, point: &str, uri: &str, copy: &Path) {
+    let directory = lab.path(&format!("export-{point}"));
+    std::fs::create_dir(&directory).unwrap();
+    let (_, data) = export(&lab.vault(), "db", point, &directory);
+    for file in [copy, &data] {
+        let compared = Command::new("qemu-img")
+            .args(["compare", "-f", "raw", "-F", "raw", uri, file.to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(
+            compared.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&compared.stdout),
+            String::from_utf8_lossy(&compared.stderr)
+        );
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// The map of allocations covers the disk without gaps, and knows holes.
+fn map_covers(uri: &str, size: u64) {
+    let mapped = Command::new("nbdinfo")
+        .args(["--map", "--json", uri])
+        .output()
+        .unwrap();
+    assert!(
+        mapped.status.success(),
+        "{}",
+        String::from_utf8_lossy(&mapped.stderr)
+    );
+    let map: serde_json::Value = serde_json::from_slice(&mapped.stdout).unwrap();
+    let mut end = 0;
+    let mut kinds = std::collections::BTreeSet::new();
+    for extent in map.as_array().unwrap() {
+        assert_eq!(extent["offset"].as_u64().unwrap(), end);
+        end += extent["length"].as_u64().unwrap();
+        kinds.insert(extent["type"].as_u64().unwrap());
+    }
+    assert_eq!(end, size);
+    assert!(kinds.contains(&0) && kinds.len() > 1, "data and holes: {kinds:?}");
 }
 
 fn standard_clients_find_their_way(lab: &Lab) {

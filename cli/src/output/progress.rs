@@ -71,6 +71,11 @@ impl Progress {
         self
     }
 
+    /// A bar among the others, if bars are shown.
+    pub(crate) fn add(&self, bar: ProgressBar) -> Option<ProgressBar> {
+        self.bars.as_ref().map(|bars| bars.add(bar))
+    }
+
     /// A line that stays, above the bars.
     pub(crate) fn line(&self, text: &str) {
         let text = match self.stamp {

@@ -1,52 +1,60 @@
-//! `vault export DIR`: a volume of a recovery point as an image file, sparse where nothing was written.
+//! `vault export DIR VM FILE|DIR`: volumes of a recovery point as image files, sparse where nothing was written.
 //!
-//! The file that is asked for must not exist, and does not exist after a failure.
+//! Images are written under other names beside those that were asked for and take them at the end, all of them or
+//! none: whatever has its final name is whole and durable. A failure, or a signal, leaves nothing behind; after a
+//! power cut a `….partial` file may be left.
+
+mod partial;
+mod qcow2;
+mod raw;
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use farshore_blocks::{ByteCount, Extent};
 use farshore_nbd::Export;
-use farshore_vault::Allocation;
+use farshore_vault::PointReader;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    selection::{PointSelection, find_volume},
-    unreadable,
+    selection::{PointSelection, no_such_volume},
+    serve::end_at_signals,
     volume::PointVolume,
 };
 use crate::{
     exit::CliError,
-    output::{format, progress::Progress, talk},
+    output::{bytes_progress::BytesProgress, format, progress::Progress, talk},
 };
+use partial::Partial;
 
-/// How much is read at once.
-const PIECE: ByteCount = ByteCount(1024 * 1024);
+/// How often progress is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Progress is told at every tenth.
-const TELLING_PERCENT: u64 = 10;
-
-/// Which volume, and where to.
+/// Which volumes, and where to.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
     #[command(flatten)]
     pub(crate) point: PointSelection,
-    /// The volume, by its name
-    #[arg(long)]
-    pub(crate) volume: String,
-    /// The file to write, which must not exist
-    #[arg(long, value_name = "FILE")]
+    /// The image file, with --volume; else a directory that gets an image of every volume
+    #[arg(value_name = "FILE|DIR")]
     pub(crate) to: PathBuf,
-    /// The image's format
+    /// Only this volume, by its name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) volume: Option<String>,
+    /// The images' format
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ImageFormat,
+    /// Replace files that exist
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// The format of an image file.
@@ -59,114 +67,148 @@ pub(crate) enum ImageFormat {
     Qcow2,
 }
 
+/// An image that is wanted.
+#[derive(Debug)]
+struct Image {
+    volume_name: String,
+    volume: PointVolume,
+    path: PathBuf,
+}
+
+/// How many bytes of all images are done; shared with whoever writes.
+#[derive(Debug, Clone, Default)]
+struct Done(Arc<AtomicU64>);
+
+impl Done {
+    fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 pub(super) fn run(arguments: &ExportArguments) -> Result<(), CliError> {
+    let runtime = Runtime::new().context("cannot start the async runtime")?;
+    runtime.block_on(async {
+        let stop = end_at_signals()?;
+        export(arguments, &stop).await
+    })
+}
+
+async fn export(arguments: &ExportArguments, stop: &CancellationToken) -> Result<(), CliError> {
     let point = Arc::new(arguments.point.open()?);
-    let index = find_volume(&point, &arguments.volume)?.as_usize();
-    let sequence = point.record().sequence;
-    let Some((name, volume)) = PointVolume::all(&point).into_iter().nth(index) else {
-        return Ok(());
+    let images = plan(arguments, &point)?;
+    if !arguments.force
+        && let Some(there) = images.iter().find(|image| image.path.symlink_metadata().is_ok())
+    {
+        return Err(partial::exists(&there.path));
+    }
+    if arguments.volume.is_none() {
+        partial::make_directory(&arguments.to)?;
+    }
+    let total = images.iter().map(|image| image.volume.size()).sum();
+    let mut progress = BytesProgress::new(&Progress::for_people(), "written", Some(total));
+    let done = Done::default();
+    let mut written = Vec::new();
+    for image in images {
+        let partial = Partial::beside(&image.path)?;
+        let note = format!("volume `{}`", image.volume_name);
+        let writing = write(&image, arguments.format, &partial, &done, stop);
+        told(writing, &note, &done, &mut progress).await?;
+        written.push((image, partial));
+    }
+    drop(progress);
+    for (image, partial) in written {
+        partial.persist(&image.path, arguments.force)?;
+        talk(&format!(
+            "volume `{}` of point {} is in {} ({})",
+            image.volume_name,
+            point.record().sequence,
+            image.path.display(),
+            format::size(image.volume.size())
+        ));
+    }
+    Ok(())
+}
+
+async fn write(
+    image: &Image,
+    format: ImageFormat,
+    partial: &Partial,
+    done: &Done,
+    stop: &CancellationToken,
+) -> Result<(), CliError> {
+    match format {
+        ImageFormat::Raw => raw::write(&image.volume, partial, done, stop).await?,
+        ImageFormat::Qcow2 => qcow2::write(&image.volume, partial, done, stop).await?,
+    }
+    partial.sync()
+}
+
+/// Shows how far `work` has come until it ends.
+async fn told<T>(work: impl Future<Output = T>, note: &str, done: &Done, progress: &mut BytesProgress) -> T {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            ended = &mut work => return ended,
+            _ = looks.tick() => progress.show(done.bytes(), note),
+        }
+    }
+}
+
+/// The images that are wanted, in the order of the volumes.
+fn plan(arguments: &ExportArguments, point: &Arc<PointReader>) -> Result<Vec<Image>, CliError> {
+    let volumes = PointVolume::all(point).into_iter();
+    let Some(wanted) = &arguments.volume else {
+        let extension = match arguments.format {
+            ImageFormat::Raw => "raw",
+            ImageFormat::Qcow2 => "qcow2",
+        };
+        return volumes
+            .map(|(volume_name, volume)| {
+                let path = file_in(&arguments.to, &volume_name, extension)?;
+                Ok(Image {
+                    volume_name,
+                    volume,
+                    path,
+                })
+            })
+            .collect();
     };
-    match arguments.format {
-        ImageFormat::Raw => write_new(&arguments.to, |file| copy(&volume, file, &arguments.to))?,
-        ImageFormat::Qcow2 => write_qcow2(&volume, &arguments.to)?,
+    if arguments.to.is_dir() {
+        return Err(CliError::Usage(format!(
+            "{} is a directory: with --volume, name the image file",
+            arguments.to.display()
+        )));
     }
-    talk(&format!(
-        "volume `{name}` of point {sequence} is in {} ({})",
-        arguments.to.display(),
-        format::size(volume.size())
-    ));
-    Ok(())
+    let mut volumes = volumes.filter(|(name, _)| name == wanted);
+    let (volume_name, volume) = volumes.next().ok_or_else(|| no_such_volume(point, wanted))?;
+    Ok(vec![Image {
+        volume_name,
+        volume,
+        path: arguments.to.clone(),
+    }])
 }
 
-/// Creates the file and lets `write` fill it; it is durable when this returns, and gone when that fails.
-fn write_new(path: &Path, write: impl FnOnce(&File) -> Result<(), CliError>) -> Result<(), CliError> {
-    let failed = |action| move |source| file_error(action, path, source);
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
-    let file = file.map_err(failed("create"))?;
-    let written = write(&file).and_then(|()| file.sync_all().map_err(failed("sync")));
-    written.inspect_err(|_| {
-        if let Err(error) = fs::remove_file(path) {
-            talk(&format!(
-                "{} is incomplete, and cannot be removed: {error}",
-                path.display()
-            ));
+/// A volume's name may be anything; a file's may not.
+fn file_in(directory: &Path, volume: &str, extension: &str) -> Result<PathBuf, CliError> {
+    let mut parts = Path::new(volume).components();
+    match (parts.next(), parts.next()) {
+        (Some(std::path::Component::Normal(name)), None) if name == volume => {
+            Ok(directory.join(format!("{volume}.{extension}")))
         }
-    })
-}
-
-fn copy(volume: &PointVolume, file: &File, path: &Path) -> Result<(), CliError> {
-    let size = volume.size();
-    file.set_len(size)
-        .map_err(|source| file_error("size", path, source))?;
-    let progress = Progress::for_people();
-    let mut told_percent = 0;
-    let mut at: u64 = 0;
-    while at < size {
-        for (extent, allocation) in volume.states(at, size).map_err(unreadable)? {
-            if allocation == Allocation::Data {
-                copy_extent(volume, extent, file, path)?;
-            }
-            at = extent.end().0;
-        }
-        let percent = u64::try_from(u128::from(at) * 100 / u128::from(size)).unwrap_or(100);
-        if percent >= told_percent + TELLING_PERCENT {
-            told_percent = percent;
-            progress.line(&format!("{percent} % of {}", format::size(size)));
-        }
+        (_, _) => Err(CliError::Usage(format!(
+            "volume `{volume}` has a name that no file can have: export each one with --volume"
+        ))),
     }
-    Ok(())
 }
 
-fn copy_extent(volume: &PointVolume, extent: Extent, file: &File, path: &Path) -> Result<(), CliError> {
-    for piece in extent.pieces(PIECE) {
-        let mut bytes = vec![0; usize::try_from(piece.length().0).unwrap_or(0)];
-        volume.read(piece.start().0, &mut bytes).map_err(unreadable)?;
-        let written = file.write_all_at(&bytes, piece.start().0);
-        written.map_err(|source| file_error("write", path, source))?;
-    }
-    Ok(())
-}
-
-/// Writes the raw image beside the file that is wanted, and has `qemu-img` make that one of it.
-fn write_qcow2(volume: &PointVolume, path: &Path) -> Result<(), CliError> {
-    write_new(path, |_| {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
-        let raw = tempfile::NamedTempFile::new_in(directory);
-        let raw = raw.map_err(|source| file_error("create a file in", directory, source))?;
-        copy(volume, raw.as_file(), raw.path())?;
-        convert(raw.path(), path).map_err(CliError::Part)
-    })
-}
-
-fn convert(raw: &Path, path: &Path) -> anyhow::Result<()> {
-    let mut command = Command::new("qemu-img");
-    command
-        .args(["convert", "-f", "raw", "-O", "qcow2"])
-        .arg(absolute(raw)?)
-        .arg(absolute(path)?);
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot run qemu-img")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(
-        output.status.success(),
-        "qemu-img convert failed: {}",
-        said.trim()
-    );
-    Ok(())
-}
-
-/// A path that `qemu-img` takes neither for an option nor for an address (`-x.qcow2`, `nbd:x`).
-fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    std::path::absolute(path).context("cannot find the current directory")
-}
-
-fn file_error(action: &'static str, path: &Path, source: io::Error) -> CliError {
-    CliError::File {
-        action,
-        path: path.to_owned(),
-        source,
+fn interrupted() -> CliError {
+    CliError::Failed {
+        message: "the export was interrupted; nothing of it is left".to_owned(),
+        reason: "interrupted".to_owned(),
     }
 }

@@ -1,28 +1,33 @@
-//! Which chain and which recovery point of it a command means.
+//! Which chain, and which recovery point of it, a command means.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::Args;
-use farshore_blocks::{ChainId, Sequence, VolumeIndex};
-use farshore_vault::{PointKind, PointReader, PointRecord, VaultReader};
+use farshore_blocks::{ChainId, Sequence, clock::WallTime};
+use farshore_vault::{ChainDescription, PointKind, PointReader, PointRecord, VaultReader};
+use jiff::Timestamp;
 
 use super::{failed, unreadable};
 use crate::exit::CliError;
 
 const NOT_FOUND: &str = "not-found";
 
+/// Names one chain of a vault.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ChainSelection {
+    /// The vault's directory
+    pub(crate) directory: PathBuf,
+    /// The protected VM, or the chain where the vault has several of one VM
+    #[arg(value_name = "VM|CHAIN")]
+    pub(crate) subject: String,
+}
+
 /// Names one recovery point.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PointSelection {
-    /// The vault's directory
-    pub(crate) directory: PathBuf,
-    /// The protected VM
-    #[arg(long, required_unless_present = "chain")]
-    pub(crate) vm: Option<String>,
-    /// The chain, where the vault has several of one VM
-    #[arg(long, conflicts_with = "vm")]
-    pub(crate) chain: Option<ChainId>,
-    /// `latest`, `latest-app-consistent`, or a point's sequence
+    #[command(flatten)]
+    pub(crate) of: ChainSelection,
+    /// `latest`, `latest-app-consistent`, a point's sequence, or a time: the newest captured not after it
     #[arg(long, default_value = "latest")]
     pub(crate) point: PointChoice,
 }
@@ -36,19 +41,38 @@ pub(crate) enum PointChoice {
     LatestAppConsistent,
     /// This one.
     Sequence(Sequence),
+    /// The newest that was captured not after this time.
+    NotAfter(WallTime),
 }
 
 impl FromStr for PointChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match (text, text.parse()) {
-            ("latest", _) => Ok(Self::Latest),
-            ("latest-app-consistent", _) => Ok(Self::LatestAppConsistent),
-            (_, Ok(sequence)) => Ok(Self::Sequence(Sequence(sequence))),
-            (_, Err(_)) => {
-                Err("`latest`, `latest-app-consistent` or a point's sequence is accepted".to_owned())
-            }
+        match text {
+            "latest" => return Ok(Self::Latest),
+            "latest-app-consistent" => return Ok(Self::LatestAppConsistent),
+            _ => {}
+        }
+        if let Ok(sequence) = text.parse() {
+            return Ok(Self::Sequence(Sequence(sequence)));
+        }
+        let time = text.parse::<Timestamp>().ok();
+        let time = time.and_then(|time| u64::try_from(time.as_nanosecond()).ok());
+        time.map(|time| Self::NotAfter(WallTime(time))).ok_or_else(|| {
+            "`latest`, `latest-app-consistent`, a point's sequence or a time like 2026-01-31T03:00:00Z is accepted"
+                .to_owned()
+        })
+    }
+}
+
+impl fmt::Display for PointChoice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => write!(out, "point"),
+            Self::LatestAppConsistent => write!(out, "app-consistent point"),
+            Self::Sequence(sequence) => write!(out, "point {sequence}"),
+            Self::NotAfter(time) => write!(out, "point as old as {}", time.to_rfc3339()),
         }
     }
 }
@@ -56,30 +80,37 @@ impl FromStr for PointChoice {
 impl PointSelection {
     /// Opens the point that is meant.
     pub(crate) fn open(&self) -> Result<PointReader, CliError> {
-        let reader = VaultReader::open(&self.directory).map_err(failed)?;
-        let chain = self.find_chain(&reader)?;
-        let points = reader.points(chain).map_err(failed)?;
-        let point = choose(&points, self.point).ok_or_else(|| no_such_point(&points, self.point))?;
+        let reader = self.of.open()?;
+        let chain = self.of.find(&reader)?;
+        let point = self.point.choose(&reader, chain)?;
         reader.open_point(chain, point).map_err(unreadable)
     }
+}
 
-    fn find_chain(&self, reader: &VaultReader) -> Result<ChainId, CliError> {
-        if let Some(chain) = self.chain {
-            return Ok(chain);
-        }
-        let vm = self.vm.as_deref().unwrap_or_default();
+impl ChainSelection {
+    pub(crate) fn open(&self) -> Result<VaultReader, CliError> {
+        VaultReader::open(&self.directory).map_err(failed)
+    }
+
+    /// The chain that is meant.
+    pub(crate) fn find(&self, reader: &VaultReader) -> Result<ChainId, CliError> {
+        let subject = &self.subject;
         let chains = reader.chains().map_err(failed)?;
-        let matching: Vec<ChainId> = chains
-            .iter()
-            .filter(|(_, description)| description.vm == vm)
-            .map(|(chain, _)| *chain)
-            .collect();
+        // No VM's name is as long as a chain's identity.
+        let wanted = subject.parse().ok();
+        let meant = |(chain, description): &&(ChainId, ChainDescription)| {
+            description.vm == *subject || wanted == Some(*chain)
+        };
+        let matching: Vec<ChainId> = chains.iter().filter(meant).map(|(chain, _)| *chain).collect();
         match matching.as_slice() {
             [chain] => Ok(*chain),
             [] => {
                 let known = chains.iter().map(|(_, description)| description.vm.as_str());
                 Err(CliError::NotFound {
-                    message: format!("the vault has no VM `{vm}`; it has {}", listed(known)),
+                    message: format!(
+                        "the vault has no VM or chain `{subject}`; it has {}",
+                        listed(known)
+                    ),
                     reason: NOT_FOUND.to_owned(),
                 })
             }
@@ -87,52 +118,58 @@ impl PointSelection {
                 let ids: Vec<String> = several.iter().map(ToString::to_string).collect();
                 let ids = listed(ids.iter().map(String::as_str));
                 Err(CliError::Usage(format!(
-                    "the vault has several chains of VM `{vm}`: choose one with --chain, of {ids}"
+                    "the vault has several chains of VM `{subject}`: name one of {ids} instead"
                 )))
             }
         }
     }
 }
 
-/// The volume of this name.
-pub(crate) fn find_volume(point: &PointReader, name: &str) -> Result<VolumeIndex, CliError> {
-    let volumes = point.volumes();
-    let found = (0..).zip(volumes).find(|(_, volume)| volume.name == name);
-    found.map(|(index, _)| VolumeIndex(index)).ok_or_else(|| {
-        let known = volumes.iter().map(|volume| volume.name.as_str());
-        CliError::NotFound {
-            message: format!(
-                "VM `{}` has no volume `{name}`; it has {}",
-                point.vm(),
-                listed(known)
+impl PointChoice {
+    /// The chain's point that is meant.
+    pub(crate) fn choose(self, reader: &VaultReader, chain: ChainId) -> Result<Sequence, CliError> {
+        let points = reader.points(chain).map_err(failed)?;
+        self.among(&points).ok_or_else(|| self.not_found(&points))
+    }
+
+    fn among(self, points: &[PointRecord]) -> Option<Sequence> {
+        let mut newest_first = points.iter().rev();
+        let point = match self {
+            Self::Latest => newest_first.next(),
+            Self::LatestAppConsistent => newest_first.find(|point| point.kind == PointKind::AppConsistent),
+            Self::Sequence(sequence) => newest_first.find(|point| point.sequence == sequence),
+            Self::NotAfter(time) => newest_first.find(|point| point.captured_at <= time),
+        };
+        point.map(|point| point.sequence)
+    }
+
+    fn not_found(self, points: &[PointRecord]) -> CliError {
+        let there = match (points.first(), points.last()) {
+            (Some(first), Some(last)) => format!(
+                "it has points {} (captured {}) to {} (captured {})",
+                first.sequence,
+                first.captured_at.to_rfc3339(),
+                last.sequence,
+                last.captured_at.to_rfc3339()
             ),
+            (_, _) => "it has no recovery point yet".to_owned(),
+        };
+        CliError::NotFound {
+            message: format!("the chain has no {self}; {there}"),
             reason: NOT_FOUND.to_owned(),
         }
-    })
+    }
 }
 
-fn choose(points: &[PointRecord], choice: PointChoice) -> Option<Sequence> {
-    let mut newest_first = points.iter().rev();
-    let point = match choice {
-        PointChoice::Latest => newest_first.next(),
-        PointChoice::LatestAppConsistent => newest_first.find(|point| point.kind == PointKind::AppConsistent),
-        PointChoice::Sequence(sequence) => newest_first.find(|point| point.sequence == sequence),
-    };
-    point.map(|point| point.sequence)
-}
-
-fn no_such_point(points: &[PointRecord], choice: PointChoice) -> CliError {
-    let there = match (points.first(), points.last()) {
-        (Some(first), Some(last)) => format!("it has points {} to {}", first.sequence, last.sequence),
-        (_, _) => "it has no recovery point yet".to_owned(),
-    };
-    let message = match choice {
-        PointChoice::Latest => there,
-        PointChoice::LatestAppConsistent => format!("the chain has no app-consistent point; {there}"),
-        PointChoice::Sequence(sequence) => format!("the chain has no point {sequence}; {there}"),
-    };
+/// That the point has no volume of this name, and which it has.
+pub(crate) fn no_such_volume(point: &PointReader, name: &str) -> CliError {
+    let known = point.volumes().iter().map(|volume| volume.name.as_str());
     CliError::NotFound {
-        message,
+        message: format!(
+            "VM `{}` has no volume `{name}`; it has {}",
+            point.vm(),
+            listed(known)
+        ),
         reason: NOT_FOUND.to_owned(),
     }
 }

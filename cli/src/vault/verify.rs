@@ -1,19 +1,18 @@
-//! `vault verify DIR`: proves every recovery point from the files alone, and says where the first damage is.
+//! `vault verify DIR`: proves every recovery point from the files alone, and says everything that is wrong.
+
+mod view;
 
 use std::path::PathBuf;
 
 use clap::Args;
-use farshore_vault::{ChainReport, Problem};
-use serde::Serialize;
+use farshore_vault::Report;
 
 use super::failed;
 use crate::{
     exit::CliError,
-    output::{Form, answer, format, json, progress::Progress, table::table, yaml},
+    output::{Form, answer, bytes_progress::BytesProgress, json, progress::Progress, yaml},
 };
-
-/// Lines of progress come at most this often, in points.
-const TELLING_POINTS: u64 = 100;
+use view::ReportView;
 
 /// Which vault.
 #[derive(Debug, Args)]
@@ -25,113 +24,70 @@ pub(crate) struct VerifyArguments {
     pub(crate) output: Form,
 }
 
-/// What was proven of a vault, as shown.
-#[derive(Debug, Serialize)]
-struct ReportView {
-    chains: Vec<ChainReportView>,
-}
-
-/// What was proven of a chain, as shown.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ChainReportView {
-    chain: String,
-    vm: String,
-    proven_points: u64,
-    frames: u64,
-    bytes: u64,
-    problem: Option<ProblemView>,
-}
-
-/// The first thing that is wrong in a chain, as shown.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ProblemView {
-    point: u64,
-    volume: Option<u32>,
-    offset: Option<u64>,
-    what: String,
-}
-
 pub(super) fn run(arguments: &VerifyArguments) -> Result<(), CliError> {
-    let progress = Progress::for_people();
+    let mut progress = BytesProgress::new(&Progress::for_people(), "verified", None);
+    let mut chains = Tally::default();
     let report = farshore_vault::verify(&arguments.directory, |at| {
-        if at.point.0.is_multiple_of(TELLING_POINTS) {
-            progress.line(&format!(
-                "chain {}: point {} of {}",
-                at.chain, at.point, at.newest
-            ));
-        }
+        let read = chains.read(at.chain, at.bytes.0);
+        progress.show(
+            read,
+            &format!("chain {}: point {} of {}", at.chain, at.point, at.newest),
+        );
     });
+    drop(progress);
     let report = report.map_err(failed)?;
-    let view = ReportView {
-        chains: report.chains.iter().map(ChainReportView::of).collect(),
-    };
+    let view = ReportView::of(&report);
     let text = match arguments.output {
-        Form::Table | Form::Wide => rows(&view),
+        Form::Table | Form::Wide => view.as_text(),
         Form::Json => json(&view)?,
         Form::Yaml => yaml(&view)?,
     };
     answer(&text)?;
-    let mut damaged = report
-        .chains
-        .iter()
-        .filter_map(|chain| Some((chain, chain.problem.as_ref()?)));
-    match damaged.next() {
-        None => Ok(()),
-        Some((chain, problem)) => Err(CliError::Failed {
-            message: format!("VM `{}`, {}", chain.vm, describe(problem)),
-            reason: "damaged".to_owned(),
-        }),
+    if report.is_clean() {
+        return Ok(());
     }
+    Err(CliError::Failed {
+        message: summary(&report),
+        reason: "damaged".to_owned(),
+    })
 }
 
-impl ChainReportView {
-    fn of(report: &ChainReport) -> Self {
-        Self {
-            chain: report.chain.to_string(),
-            vm: report.vm.clone(),
-            proven_points: report.points,
-            frames: report.frames,
-            bytes: report.bytes.0,
-            problem: report.problem.as_ref().map(|problem| ProblemView {
-                point: problem.point.0,
-                volume: problem.volume.map(|volume| volume.0),
-                offset: problem.offset.map(|offset| offset.0),
-                what: describe(problem),
-            }),
+/// What was read of the chains before the one that is being proven, and of that one.
+#[derive(Debug, Default)]
+struct Tally {
+    chain: Option<farshore_blocks::ChainId>,
+    before: u64,
+    of_it: u64,
+}
+
+impl Tally {
+    fn read(&mut self, chain: farshore_blocks::ChainId, bytes: u64) -> u64 {
+        if self.chain != Some(chain) {
+            self.chain = Some(chain);
+            self.before = self.before.saturating_add(self.of_it);
         }
+        self.of_it = bytes;
+        self.before.saturating_add(bytes)
     }
 }
 
-/// The problem and its causes in one line.
-fn describe(problem: &Problem) -> String {
-    let mut text = problem.to_string();
-    let mut cause = std::error::Error::source(problem);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+/// The first thing that is wrong, and how much else. A damaged frame also makes its point's digest wrong, and says
+/// more.
+fn summary(report: &Report) -> String {
+    let chains = report.chains.iter();
+    let problems: Vec<_> = chains
+        .flat_map(|chain| chain.problems.iter().map(move |problem| (&chain.vm, problem)))
+        .collect();
+    let records = report.damaged_records.len();
+    let placed = problems.iter().find(|(_, problem)| problem.offset.is_some());
+    match placed.or(problems.first()) {
+        None => format!(
+            "{records} damaged journal records; their second copies are whole, and the vault's next writer mends them"
+        ),
+        Some((vm, first)) => format!(
+            "VM `{vm}`, {}; {} problems in all, {records} damaged journal records",
+            view::describe(first),
+            problems.len()
+        ),
     }
-    text
-}
-
-fn rows(view: &ReportView) -> String {
-    let rows = view.chains.iter().map(|chain| {
-        let result = match &chain.problem {
-            None => "proven".to_owned(),
-            Some(problem) => format!("damaged from point {} on", problem.point),
-        };
-        vec![
-            chain.vm.clone(),
-            chain.chain.clone(),
-            chain.proven_points.to_string(),
-            format::size(chain.bytes),
-            result,
-        ]
-    });
-    table(
-        &["vm", "chain", "proven points", "read", "result"],
-        rows.collect(),
-    )
 }

@@ -19,11 +19,21 @@ pub(crate) struct PointView {
     pub(crate) sealed_at: Option<String>,
     pub(crate) kind: String,
     pub(crate) changed_bytes: u64,
+    /// `pinned`, `locked`, or nothing: then it goes when retention says so.
+    pub(crate) hold: Option<&'static str>,
+    /// Before this time nobody can release it.
+    pub(crate) locked_until: Option<String>,
 }
 
 impl From<v1::RecoveryPoint> for PointView {
     fn from(point: v1::RecoveryPoint) -> Self {
+        let hold = point.pin.map(|pin| match pin.locked_until {
+            Some(_) => "locked",
+            None => "pinned",
+        });
         Self {
+            hold,
+            locked_until: point.pin.and_then(|pin| time(pin.locked_until)),
             kind: state("POINT_KIND_", point.kind().as_str_name()),
             sequence: point.sequence,
             digest: hexadecimal(&point.digest),
@@ -35,7 +45,7 @@ impl From<v1::RecoveryPoint> for PointView {
 }
 
 impl Listed for PointView {
-    const HEADINGS: &'static [&'static str] = &["point", "captured at", "age", "kind", "changed"];
+    const HEADINGS: &'static [&'static str] = &["point", "captured at", "age", "kind", "changed", "hold"];
     const WIDE_HEADINGS: &'static [&'static str] = &["sealed at", "digest"];
 
     fn key(&self) -> String {
@@ -49,6 +59,7 @@ impl Listed for PointView {
             format::age(self.captured_at.as_deref(), now),
             self.kind.clone(),
             format::size(self.changed_bytes),
+            self.hold_cell(),
         ]
     }
 
@@ -57,5 +68,15 @@ impl Listed for PointView {
             format::or_nothing(self.sealed_at.as_deref().unwrap_or_default()),
             self.digest.clone(),
         ]
+    }
+}
+
+impl PointView {
+    fn hold_cell(&self) -> String {
+        match (self.hold, &self.locked_until) {
+            (Some(hold), Some(until)) => format!("{hold} until {until}"),
+            (Some(hold), None) => hold.to_owned(),
+            (None, _) => format::or_nothing(""),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use farshore_proto::v1::{
     Event, GetJobRequest, GetVmRequest, Job, JobState, ListEventsRequest, ListEventsResponse,
     ListPoliciesResponse, ListRequest, ListSitesResponse, ListVmPointsRequest, ListVmPointsResponse,
-    ListVmsResponse, PointKind, Policy, ProtectionState, RecoveryPoint, Retention, Severity, Site,
+    ListVmsResponse, PointKind, PointPin, Policy, ProtectionState, RecoveryPoint, Retention, Severity, Site,
     SiteNetwork, Step, StepState, Vm,
 };
 use serde_json::json;
@@ -97,6 +97,9 @@ async fn points_as_json_are_items_with_digests_in_hexadecimal_and_times_in_utc()
         sealed_at: Some(moment(1_700_000_001).into()),
         kind: PointKind::CrashConsistent.into(),
         changed_bytes: 8192,
+        pin: Some(PointPin {
+            locked_until: Some(moment(1_800_000_000).into()),
+        }),
     };
     let answer = ListVmPointsResponse {
         points: vec![point],
@@ -117,7 +120,8 @@ async fn points_as_json_are_items_with_digests_in_hexadecimal_and_times_in_utc()
         run.json(),
         json!({"items": [{
             "sequence": 3, "digest": "ab01", "capturedAt": "2023-11-14T22:13:20.000Z",
-            "sealedAt": "2023-11-14T22:13:21.000Z", "kind": "CrashConsistent", "changedBytes": 8192,
+            "sealedAt": "2023-11-14T22:13:21.000Z", "kind": "CrashConsistent", "changedBytes": 8192, "hold": "locked",
+            "lockedUntil": "2027-01-15T08:00:00.000Z",
         }]})
     );
     script.was_followed();

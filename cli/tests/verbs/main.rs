@@ -11,6 +11,7 @@ mod apply;
 mod errors;
 mod failovers;
 mod lists;
+mod points;
 mod script;
 
 use std::{path::Path, process::Stdio, time::Duration};

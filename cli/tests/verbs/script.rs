@@ -13,8 +13,8 @@ use farshore_proto::v1::{
     ApplyRequest, ApplyResponse, ChangeJobRequest, CleanupTestRequest, DeleteRequest, DeleteResponse,
     GetJobRequest, GetTestRequest, GetVmRequest, Job, ListEventsRequest, ListEventsResponse,
     ListJobsResponse, ListPoliciesResponse, ListReplicatorsResponse, ListRequest, ListSitesResponse,
-    ListTestsResponse, ListVmPointsRequest, ListVmPointsResponse, ListVmsResponse, StartTestRequest,
-    StartUnplannedRequest, TestFailover, Vm,
+    ListTestsResponse, ListVmPointsRequest, ListVmPointsResponse, ListVmsResponse, PinPointRequest,
+    RecoveryPoint, StartTestRequest, StartUnplannedRequest, TestFailover, UnpinPointRequest, Vm,
     declarations_server::{Declarations, DeclarationsServer},
     failovers_server::{Failovers, FailoversServer},
     jobs_server::{Jobs, JobsServer},
@@ -248,6 +248,15 @@ impl Protection for Script {
         request: Request<ListVmPointsRequest>,
     ) -> Result<Response<ListVmPointsResponse>, Status> {
         self.call("ListPoints", request).await
+    }
+    async fn pin_point(&self, request: Request<PinPointRequest>) -> Result<Response<RecoveryPoint>, Status> {
+        self.call("PinPoint", request).await
+    }
+    async fn unpin_point(
+        &self,
+        request: Request<UnpinPointRequest>,
+    ) -> Result<Response<RecoveryPoint>, Status> {
+        self.call("UnpinPoint", request).await
     }
     async fn list_replicators(
         &self,

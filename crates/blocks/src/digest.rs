@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ByteCount, ByteOffset, VolumeIndex, identity::ParseIdentityError};
 
 /// A BLAKE3 hash, 32 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Digest([u8; 32]);
 
 impl Digest {

@@ -14,9 +14,17 @@ use std::{
 /// # Errors
 /// Any failure of the file system; `path` then still holds its old content.
 pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_file_by(path, |_| Ok(content.to_vec()))
+}
+
+/// As [`replace_file`], with content that may depend on the very file that will hold it.
+///
+/// # Errors
+/// Any failure of the file system or of `content`; `path` then still holds its old content.
+pub fn replace_file_by(path: &Path, content: impl FnOnce(&File) -> io::Result<Vec<u8>>) -> io::Result<()> {
     let fresh = temporary_name(path);
     let mut file = File::create(&fresh)?;
-    file.write_all(content)?;
+    file.write_all(&content(&file)?)?;
     file.sync_all()?;
     rename(&fresh, path)?;
     sync_directory_of(path)

@@ -14,6 +14,8 @@ pub enum Encoding {
     Raw,
     /// All raw bytes are zero; there is no payload.
     Zero,
+    /// The payload is one Zstandard frame (RFC 8878) of the raw bytes, and shorter than they are.
+    Zstd,
 }
 
 impl Encoding {
@@ -23,6 +25,7 @@ impl Encoding {
         match self {
             Self::Raw => 1,
             Self::Zero => 2,
+            Self::Zstd => 3,
         }
     }
 
@@ -32,6 +35,7 @@ impl Encoding {
         match code {
             1 => Some(Self::Raw),
             2 => Some(Self::Zero),
+            3 => Some(Self::Zstd),
             _ => None,
         }
     }
@@ -58,6 +62,14 @@ pub enum FrameError {
         /// What came.
         actual: usize,
     },
+    /// Its payload does not decompress to as many bytes as it stands for.
+    #[error("the payload of the frame at {offset} does not decompress to {expected} bytes")]
+    Compression {
+        /// Where the frame begins.
+        offset: ByteOffset,
+        /// How many bytes it claims to stand for.
+        expected: usize,
+    },
     /// The raw bytes are not those that were checksummed.
     #[error("the frame at {offset} has crc32 {actual:#010x} where {expected:#010x} was announced")]
     Checksum {
@@ -78,6 +90,7 @@ pub struct Frame {
     crc32: u32,
     encoding: Encoding,
     payload: Bytes,
+    raw: Bytes,
 }
 
 impl Frame {
@@ -88,13 +101,16 @@ impl Frame {
     pub fn from_raw(volume: VolumeIndex, offset: ByteOffset, raw: Bytes) -> Result<Self, FrameError> {
         let extent = checked_extent(offset, raw.len())?;
         let crc32 = crc32fast::hash(&raw);
-        let zero = is_zero(&raw);
+        if is_zero(&raw) {
+            return Self::zero(volume, extent);
+        }
         Ok(Self {
             volume,
             extent,
             crc32,
-            encoding: if zero { Encoding::Zero } else { Encoding::Raw },
-            payload: if zero { Bytes::new() } else { raw },
+            encoding: Encoding::Raw,
+            payload: raw.clone(),
+            raw,
         })
     }
 
@@ -105,17 +121,40 @@ impl Frame {
     pub fn zero(volume: VolumeIndex, extent: Extent) -> Result<Self, FrameError> {
         let length = usize::try_from(extent.length().0).unwrap_or(usize::MAX);
         let extent = checked_extent(extent.start(), length)?;
-        let crc32 = crc32_of_zeroes(length);
+        let raw = zeroes(length);
         Ok(Self {
             volume,
             extent,
-            crc32,
+            crc32: crc32fast::hash(&raw),
             encoding: Encoding::Zero,
             payload: Bytes::new(),
+            raw,
         })
     }
 
-    /// A frame as it came from a peer or from a disk.
+    /// The same frame with its payload compressed, where that makes it shorter by a sixteenth at least.
+    #[must_use]
+    pub fn compressed(self, level: i32) -> Self {
+        if self.encoding != Encoding::Raw {
+            return self;
+        }
+        let limit = self
+            .raw
+            .len()
+            .saturating_sub(self.raw.len() / 16)
+            .saturating_sub(1);
+        match zstd::bulk::compress(&self.raw, level) {
+            Ok(payload) if payload.len() <= limit => Self {
+                encoding: Encoding::Zstd,
+                payload: payload.into(),
+                ..self
+            },
+            Ok(_) | Err(_) => self,
+        }
+    }
+
+    /// A frame as it came from a peer or from a disk. A compressed payload is never given more memory than the
+    /// length that it claims.
     ///
     /// # Errors
     /// When its length, payload or checksum is wrong.
@@ -127,24 +166,25 @@ impl Frame {
         encoding: Encoding,
         payload: Bytes,
     ) -> Result<Self, FrameError> {
-        let extent = checked_extent(offset, usize::try_from(length).unwrap_or(usize::MAX))?;
-        let raw_length = usize::try_from(length).unwrap_or(usize::MAX);
-        let (expected, actual_crc32) = match encoding {
-            Encoding::Raw => (raw_length, crc32fast::hash(&payload)),
-            Encoding::Zero => (0, crc32_of_zeroes(raw_length)),
+        let expected = usize::try_from(length).unwrap_or(usize::MAX);
+        let extent = checked_extent(offset, expected)?;
+        let refused = FrameError::Payload {
+            offset,
+            expected: if encoding == Encoding::Zero { 0 } else { expected },
+            actual: payload.len(),
         };
-        if payload.len() != expected {
-            return Err(FrameError::Payload {
-                offset,
-                expected,
-                actual: payload.len(),
-            });
-        }
-        if actual_crc32 != crc32 {
+        let raw = match encoding {
+            Encoding::Raw if payload.len() == expected => payload.clone(),
+            Encoding::Zero if payload.is_empty() => zeroes(expected),
+            Encoding::Zstd if payload.len() < expected => decompressed(&payload, offset, expected)?,
+            Encoding::Raw | Encoding::Zero | Encoding::Zstd => return Err(refused),
+        };
+        let actual = crc32fast::hash(&raw);
+        if actual != crc32 {
             return Err(FrameError::Checksum {
                 offset,
                 expected: crc32,
-                actual: actual_crc32,
+                actual,
             });
         }
         Ok(Self {
@@ -153,6 +193,7 @@ impl Frame {
             crc32,
             encoding,
             payload,
+            raw,
         })
     }
 
@@ -186,16 +227,16 @@ impl Frame {
         &self.payload
     }
 
+    /// The bytes that it stands for.
+    #[must_use]
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
     /// The BLAKE3 digest of the raw bytes.
     #[must_use]
     pub fn raw_digest(&self) -> Digest {
-        match self.encoding {
-            Encoding::Raw => Digest::of(&self.payload),
-            Encoding::Zero => {
-                let length = usize::try_from(self.extent.length().0).unwrap_or(0);
-                Digest::of(ZEROES.get(..length).unwrap_or(&ZEROES))
-            }
-        }
+        Digest::of(&self.raw)
     }
 
     /// How many raw bytes it stands for.
@@ -219,8 +260,15 @@ fn checked_extent(offset: ByteOffset, length: usize) -> Result<Extent, FrameErro
     Extent::new(offset, ByteCount(u64::from(small))).ok_or(refused)
 }
 
-fn crc32_of_zeroes(length: usize) -> u32 {
-    crc32fast::hash(ZEROES.get(..length).unwrap_or(&ZEROES))
+fn zeroes(length: usize) -> Bytes {
+    Bytes::from_static(ZEROES.get(..length).unwrap_or(&ZEROES))
+}
+
+fn decompressed(payload: &[u8], offset: ByteOffset, expected: usize) -> Result<Bytes, FrameError> {
+    match zstd::bulk::decompress(payload, expected) {
+        Ok(raw) if raw.len() == expected => Ok(raw.into()),
+        Ok(_) | Err(_) => Err(FrameError::Compression { offset, expected }),
+    }
 }
 
 fn is_zero(raw: &[u8]) -> bool {
@@ -245,6 +293,34 @@ mod tests {
             assert_eq!(received, sent);
             assert_eq!(received.raw_digest(), Digest::of(&raw));
         }
+    }
+
+    #[test]
+    fn a_frame_is_compressed_where_that_pays_and_believed_only_if_it_decompresses() {
+        let text: Bytes = b"farshore ".repeat(1000).into();
+        let raw = Frame::from_raw(VolumeIndex(0), ByteOffset(4096), text.clone()).unwrap();
+        let packed = raw.clone().compressed(-5);
+        assert_eq!(packed.encoding(), Encoding::Zstd);
+        assert!(packed.payload().len() < 1000);
+        assert_eq!(
+            (packed.raw(), packed.raw_digest(), packed.crc32()),
+            (&text, raw.raw_digest(), raw.crc32())
+        );
+        let received = parts(9000, packed.crc32(), Encoding::Zstd, packed.payload()).unwrap();
+        assert_eq!(received, packed);
+        for (length, payload) in [
+            (8999, packed.payload().as_ref()),
+            (9001, packed.payload()),
+            (9000, b"junk"),
+        ] {
+            assert!(matches!(
+                parts(length, packed.crc32(), Encoding::Zstd, payload),
+                Err(FrameError::Compression { .. })
+            ));
+        }
+        let dense: Vec<u8> = (0..128u8).flat_map(|at| *Digest::of(&[at]).as_bytes()).collect();
+        let dense = Frame::from_raw(VolumeIndex(0), ByteOffset(0), dense.into()).unwrap();
+        assert!(dense.clone().compressed(-5) == dense);
     }
 
     #[test]

@@ -10,9 +10,11 @@ mod extent;
 pub mod files;
 mod frame;
 mod identity;
+mod size;
 
 pub use digest::{ChangeDigest, ChangeHasher, Digest, point_digest};
 pub use epoch::{Epoch, HolderNonce};
 pub use extent::{ByteCount, ByteOffset, Extent};
 pub use frame::{Encoding, Frame, FrameError, MAX_FRAME_BYTES};
 pub use identity::{ChainId, Incarnation, ParseIdentityError, Sequence, VolumeIndex};
+pub use size::{SizeRefused, format_size, parse_size};

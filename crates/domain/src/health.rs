@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
-use farshore_blocks::clock::WallTime;
+use farshore_blocks::{Sequence, clock::WallTime};
 
 use crate::{failover::Failover, protection::Protection};
+
+mod damage;
 
 #[cfg(test)]
 mod tests;
@@ -77,6 +79,28 @@ pub enum Fencing {
     Fenced,
 }
 
+/// What the vault cannot give back as it was written, as its scrub last found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VaultDamage {
+    /// In how many places.
+    pub places: u64,
+    /// The oldest point that needs one of them.
+    pub first: Sequence,
+    /// The newest point that needs one of them.
+    pub last: Sequence,
+    /// Whether a failover to the newest point would meet them.
+    pub newest: NewestPoint,
+}
+
+/// Whether the newest point is hit by damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewestPoint {
+    /// As far as was looked, it is not.
+    Sound,
+    /// It is.
+    Hit,
+}
+
 /// All that health is derived from.
 #[derive(Debug, Clone, Copy)]
 pub struct Observation<'a> {
@@ -96,26 +120,31 @@ pub struct Observation<'a> {
     pub rpo: Option<Duration>,
     /// What was declared.
     pub rpo_target: Duration,
+    /// Absent while the vault is sound.
+    pub damage: Option<VaultDamage>,
 }
 
-/// The health and every reason for it, worst first. After a failover nothing replicates and nothing is
-/// judged.
+/// The health and every reason for it, worst first. After a failover nothing replicates, and only the vault is
+/// judged: the recovered VM reads from it.
 #[must_use]
 pub fn health(seen: &Observation<'_>) -> (Health, Vec<Reason>) {
     if *seen.failover != Failover::None {
-        return (Health::Normal, Vec::new());
+        return judged(damage::of_vault(seen).into_iter().collect());
     }
-    let mut reasons: Vec<Reason> = [
+    let reasons = [
         of_protection(seen.protection),
         of_rpo(seen),
         of_fencing(seen),
         of_source(seen),
         of_target(seen),
         of_source_detail(seen),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+        damage::of_newest_point(seen),
+        damage::of_vault(seen),
+    ];
+    judged(reasons.into_iter().flatten().collect())
+}
+
+fn judged(mut reasons: Vec<Reason>) -> (Health, Vec<Reason>) {
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.health));
     let worst = reasons.first().map_or(Health::Normal, |reason| reason.health);
     (worst, reasons)

@@ -21,6 +21,15 @@ pub struct HeldCycle {
     pub durable_through: u64,
 }
 
+impl HeldCycle {
+    /// Whether messages are missing that the target acknowledged when it held `acknowledged`: nobody can send them
+    /// again.
+    #[must_use]
+    pub fn lacks(&self, acknowledged: &Self) -> bool {
+        self.cycle == acknowledged.cycle && self.durable_through < acknowledged.durable_through
+    }
+}
+
 /// What a target says of a chain in its welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TargetHead {
@@ -70,8 +79,12 @@ pub fn plan_resume(pending: &PendingCycle, target: &TargetHead) -> ResumePlan {
     if target.newest != pending.base {
         return ResumePlan::Lost;
     }
+    let acknowledged = HeldCycle {
+        cycle: pending.cycle,
+        durable_through: pending.acknowledged_through,
+    };
     match target.open {
-        Some(open) if open.cycle == pending.cycle => ResumePlan::Resume {
+        Some(open) if open.cycle == pending.cycle && !open.lacks(&acknowledged) => ResumePlan::Resume {
             after_message: open.durable_through,
         },
         Some(_) => ResumePlan::Lost,
@@ -111,6 +124,39 @@ mod tests {
             open: None,
         };
         assert_eq!(plan_resume(&ours, &target), ResumePlan::Lost);
+    }
+
+    #[test]
+    fn a_target_that_went_back_behind_its_acknowledgement_has_lost_the_cycle() {
+        let ours = PendingCycle {
+            acknowledged_through: 3,
+            ..pending(None)
+        };
+        for (durable_through, expected) in [
+            (2, ResumePlan::Lost),
+            (3, ResumePlan::Resume { after_message: 3 }),
+            (4, ResumePlan::Resume { after_message: 4 }),
+        ] {
+            let target = TargetHead {
+                newest: ours.base,
+                open: Some(HeldCycle {
+                    cycle: ours.cycle,
+                    durable_through,
+                }),
+            };
+            assert_eq!(plan_resume(&ours, &target), expected, "through {durable_through}");
+        }
+    }
+
+    #[test]
+    fn only_less_of_the_same_cycle_is_a_loss() {
+        let held = |cycle, durable_through| HeldCycle {
+            cycle,
+            durable_through,
+        };
+        assert!(held(5, 2).lacks(&held(5, 3)));
+        assert!(!held(5, 3).lacks(&held(5, 3)));
+        assert!(!held(6, 0).lacks(&held(5, 3)));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Why a file of the vault cannot be reached or believed.
 
+#[cfg(test)]
+pub(crate) mod faults;
+
 use std::{
     fs::File,
     io,
@@ -7,12 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::de::DeserializeOwned;
-
-use crate::{
-    format::{FormatError, Identity, RecordKind, decode_record},
-    storage::StorageError,
-};
+use crate::{format::FormatError, storage::StorageError};
 
 /// Bytes of a file are not those that were written.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +46,14 @@ impl FileError {
     }
 }
 
+/// Comes before every read of a file of the vault.
+pub(crate) fn about_to_read(path: &Path) -> Result<(), StorageError> {
+    #[cfg(test)]
+    faults::pass(path)?;
+    let _ = path;
+    Ok(())
+}
+
 /// Fills `buffer` from `position`; an end of the file in it is damage, not a failure of the file system.
 pub(crate) fn read_exactly(
     file: &File,
@@ -55,6 +61,7 @@ pub(crate) fn read_exactly(
     buffer: &mut [u8],
     position: u64,
 ) -> Result<(), FileError> {
+    about_to_read(path)?;
     match file.read_exact_at(buffer, position) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -71,27 +78,4 @@ pub(crate) fn read_exactly(
         }
         Err(error) => Err(StorageError::new("read", path, error).into()),
     }
-}
-
-/// Reads a file that is one record; `None` if there is no such file.
-pub(crate) fn read_record<Body: DeserializeOwned>(
-    path: &Path,
-    kind: RecordKind,
-    identity: Identity,
-) -> Result<Option<Body>, FileError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StorageError::new("read", path, error).into()),
-    };
-    let decoded =
-        decode_record(&bytes, kind, identity).map_err(|error| FileError::damaged(path, 0, error))?;
-    if decoded.length != bytes.len() || decoded.ordinal != 0 {
-        return Err(FileError::damaged(
-            path,
-            0,
-            FormatError::Bounds { field: "length" },
-        ));
-    }
-    Ok(Some(decoded.body))
 }

@@ -3,17 +3,14 @@
 //! Whoever writes holds the fence for as long as the write takes, and a grant waits for that: once a grant has
 //! returned, nothing of an older epoch lands any more.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{PoisonError, RwLock, RwLockReadGuard},
-};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use farshore_blocks::{Epoch, HolderNonce};
+use farshore_blocks::{ChainId, Epoch, HolderNonce};
 
 use crate::{
-    damage::{FileError, read_record},
-    format::{FormatError, Identity, RecordKind, encode_record},
-    storage::Disk,
+    edit::{ChainEdit, Edit},
+    journal::{CommitError, Committer},
+    storage::StorageError,
 };
 
 /// A write came under an epoch that is not the chain's.
@@ -36,29 +33,18 @@ fn accepted(current: Option<&Epoch>) -> String {
 /// The durable epoch of one chain.
 #[derive(Debug)]
 pub(crate) struct Fence {
-    path: PathBuf,
-    identity: Identity,
-    disk: Disk,
+    chain: ChainId,
+    committer: Arc<Committer>,
     epoch: RwLock<Option<Epoch>>,
 }
 
 impl Fence {
-    /// Reads the epoch from `path` in the chain's `directory`, and makes sure that what it read is durable: a
-    /// grant that was stopped in between may have left it visible and no more.
-    pub(crate) fn load(
-        directory: &Path,
-        path: PathBuf,
-        identity: Identity,
-        disk: Disk,
-    ) -> Result<Self, FileError> {
-        disk.sync_directory(directory)?;
-        let epoch = read_record(&path, RecordKind::Epoch, identity)?;
-        Ok(Self {
-            path,
-            identity,
-            disk,
+    pub(crate) fn new(chain: ChainId, committer: Arc<Committer>, epoch: Option<Epoch>) -> Self {
+        Self {
+            chain,
+            committer,
             epoch: RwLock::new(epoch),
-        })
+        }
     }
 
     pub(crate) fn current(&self) -> Option<Epoch> {
@@ -66,30 +52,20 @@ impl Fence {
     }
 
     /// Grants the next epoch; it is durable before this returns. Who holds the newest one already keeps it.
-    pub(crate) fn grant(&self, holder: HolderNonce) -> Result<Epoch, FileError> {
+    pub(crate) fn grant(&self, holder: HolderNonce) -> Result<Epoch, StorageError> {
         let mut current = self.epoch.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = current.filter(|epoch| epoch.holder == holder) {
+            self.committer.confirm()?;
             return Ok(held);
         }
-        let number = current.map_or(Some(1), |epoch| epoch.number.checked_add(1));
-        let exhausted = || {
-            FileError::damaged(
-                &self.path,
-                0,
-                FormatError::Bounds {
-                    field: "epoch number",
-                },
-            )
-        };
-        let granted = Epoch {
-            number: number.ok_or_else(exhausted)?,
-            holder,
-        };
-        let record = encode_record(RecordKind::Epoch, self.identity, 0, &granted)
-            .map_err(|error| FileError::damaged(&self.path, 0, error))?;
-        self.disk.replace_file(&self.path, &record)?;
-        *current = Some(granted);
-        Ok(granted)
+        let number = current.map_or(1, |epoch| epoch.number.saturating_add(1));
+        let granted = Epoch { number, holder };
+        let edit = ChainEdit::EpochGranted(granted);
+        let committed = self.committer.commit(vec![Edit::from((self.chain, edit))]);
+        if committed.as_ref().err().is_none_or(CommitError::happened) {
+            *current = Some(granted);
+        }
+        Ok(committed.map(|()| granted)?)
     }
 
     /// Lets a write under `given` pass and keeps the epoch as it is until what is returned is dropped.

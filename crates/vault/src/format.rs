@@ -1,33 +1,79 @@
 //! The bytes of the vault's files, as pure encoders and checked decoders.
 //!
 //! Every decoder checks length, magic, version, checksum, identity and bounds, in that order, and never panics
-//! whatever bytes it is given. All integers are little-endian.
+//! whatever bytes it is given. All integers are little-endian. `docs/formats/vault-v1.md` has the tables.
 
-mod fields;
+mod blocks;
+pub(crate) mod fields;
 mod frame;
+mod group;
 mod head;
-mod record;
-mod run;
+pub(crate) mod record;
 mod segment;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use frame::{FRAME_HEADER_BYTES, FrameHeader};
+pub(crate) use blocks::{BLOCK_BYTES, block_checksums, block_count};
+pub(crate) use frame::StoredFrame;
+pub(crate) use group::{
+    CycleWords, GROUP_HEADER_BYTES, Group, GroupHeader, MAX_GROUP_FRAMES, MessageEnds, MessagePart,
+};
 pub(crate) use head::Head;
-pub(crate) use record::{RECORD_MAGIC, RecordKind, decode_record, encode_record};
-pub(crate) use run::{RUN_ENTRY_BYTES, RUN_HEADER_BYTES, RunEntry, RunHeader};
-pub(crate) use segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+pub(crate) use segment::{SegmentKind, SegmentName};
 
-use farshore_blocks::{ChainId, Incarnation};
+use farshore_blocks::{ChainId, FrameError, Incarnation};
 
-/// The version of every file of this format. Version 0 promises no compatibility with any other build.
-pub const FORMAT_VERSION: u32 = 0;
+/// The version of every file of this format.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// What files of frames are aligned to, in bytes: 4 KiB.
+pub(crate) const UNIT_BYTES: usize = 4096;
 
 /// What the files of one chain carry so that a file of another vault or chain is not taken for theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
-    pub(crate) incarnation: Incarnation,
+    /// The vault's first incarnation, which its files carry in every later one too.
+    pub(crate) vault: Incarnation,
     pub(crate) chain: ChainId,
+}
+
+impl Identity {
+    /// Whether what was found is what was expected.
+    pub(crate) fn expect(self, expected: Self) -> Result<(), FormatError> {
+        if self.vault != expected.vault {
+            return Err(FormatError::Identity { field: "vault" });
+        }
+        if self.chain != expected.chain {
+            return Err(FormatError::Identity { field: "chain" });
+        }
+        Ok(())
+    }
+}
+
+/// A place in the segments of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Position {
+    pub(crate) segment: u32,
+    pub(crate) offset: u32,
+}
+
+impl Position {
+    /// Where a chain's first group goes.
+    pub(crate) const START: Self = Self::beginning_of(1);
+
+    /// Where the first group of a segment goes.
+    pub(crate) const fn beginning_of(segment: u32) -> Self {
+        Self {
+            segment,
+            offset: 4096,
+        }
+    }
+
+    /// So many bytes further in the same segment.
+    pub(crate) fn advanced(self, bytes: u32) -> Self {
+        let offset = self.offset.saturating_add(bytes);
+        Self { offset, ..self }
+    }
 }
 
 /// Why bytes are not what a file of the vault should hold.
@@ -73,7 +119,7 @@ pub enum FormatError {
         /// What cannot be right.
         field: &'static str,
     },
-    /// The body of a record is not of its kind.
-    #[error("the body of the record cannot be understood")]
-    Body(#[source] serde_json::Error),
+    /// A payload is not that of its frame.
+    #[error(transparent)]
+    Frame(FrameError),
 }

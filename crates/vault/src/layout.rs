@@ -4,7 +4,15 @@ use std::path::{Path, PathBuf};
 
 use farshore_blocks::{ChainId, Sequence};
 
+use crate::{
+    format::{SegmentKind, SegmentName},
+    journal::Copy,
+};
+
+const JOURNAL_SUFFIX: &str = ".journal";
+const MIRROR_SUFFIX: &str = ".mirror";
 const SEGMENT_SUFFIX: &str = ".segment";
+const PACK_SUFFIX: &str = ".pack";
 const RUN_SUFFIX: &str = ".run";
 
 /// The paths in one vault's directory.
@@ -38,6 +46,18 @@ impl VaultLayout {
         self.root.join("lock")
     }
 
+    pub(crate) fn journals(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
+    pub(crate) fn journal(&self, generation: u64, copy: Copy) -> PathBuf {
+        let suffix = match copy {
+            Copy::Primary => JOURNAL_SUFFIX,
+            Copy::Mirror => MIRROR_SUFFIX,
+        };
+        self.journals().join(format!("{generation:016}{suffix}"))
+    }
+
     pub(crate) fn chains(&self) -> PathBuf {
         self.root.join("chains")
     }
@@ -54,51 +74,60 @@ impl ChainLayout {
         &self.root
     }
 
-    pub(crate) fn description(&self) -> PathBuf {
-        self.root.join("description")
-    }
-
-    pub(crate) fn epoch(&self) -> PathBuf {
-        self.root.join("epoch")
-    }
-
-    pub(crate) fn open(&self) -> PathBuf {
-        self.root.join("open")
-    }
-
-    pub(crate) fn points(&self) -> PathBuf {
-        self.root.join("points.log")
-    }
-
     pub(crate) fn segments(&self) -> PathBuf {
         self.root.join("segments")
     }
 
-    pub(crate) fn segment(&self, number: u64) -> PathBuf {
-        self.segments().join(format!("{number:016}{SEGMENT_SUFFIX}"))
+    /// The file of this segment or pack.
+    pub(crate) fn segment(&self, name: SegmentName) -> PathBuf {
+        let suffix = match name.kind {
+            SegmentKind::Ingested => SEGMENT_SUFFIX,
+            SegmentKind::Packed => PACK_SUFFIX,
+        };
+        self.segments().join(format!("{:010}{suffix}", name.number))
     }
 
     pub(crate) fn runs(&self) -> PathBuf {
         self.root.join("runs")
     }
 
-    pub(crate) fn run(&self, sequence: Sequence) -> PathBuf {
-        self.runs().join(format!("{:016}{RUN_SUFFIX}", sequence.0))
+    pub(crate) fn run(&self, number: u64) -> PathBuf {
+        self.runs().join(format!("{number:016}{RUN_SUFFIX}"))
+    }
+
+    /// Where readers say which points they are reading.
+    pub(crate) fn leases(&self) -> PathBuf {
+        self.root.join("leases")
     }
 }
 
-/// The number in the name of a segment's file.
-pub(crate) fn segment_number(path: &Path) -> Option<u64> {
-    number_before(path, SEGMENT_SUFFIX)
+/// The generation in the name of a journal's file or of its mirror.
+pub(crate) fn journal_generation(path: &Path) -> Option<u64> {
+    number_before(path, JOURNAL_SUFFIX).or_else(|| number_before(path, MIRROR_SUFFIX))
 }
 
-/// The sequence in the name of a run's file.
-pub(crate) fn run_sequence(path: &Path) -> Option<Sequence> {
-    number_before(path, RUN_SUFFIX).map(Sequence)
+/// Which segment or pack a file is, by its name.
+pub(crate) fn segment_name(path: &Path) -> Option<SegmentName> {
+    let segment = number_before(path, SEGMENT_SUFFIX).map(SegmentName::ingested);
+    segment.or_else(|| number_before(path, PACK_SUFFIX).map(SegmentName::packed))
 }
 
-fn number_before(path: &Path, suffix: &str) -> Option<u64> {
-    let digits = path.file_name()?.to_str()?.strip_suffix(suffix)?;
+/// The number in the name of a run's file.
+pub(crate) fn run_number(path: &Path) -> Option<u64> {
+    number_before(path, RUN_SUFFIX)
+}
+
+/// The point that a lease is on, by the lease's name.
+pub(crate) fn leased_sequence(path: &Path) -> Option<Sequence> {
+    let (digits, _) = path.file_name()?.to_str()?.split_once('.')?;
+    number(digits).map(Sequence)
+}
+
+fn number_before<Number: std::str::FromStr>(path: &Path, suffix: &str) -> Option<Number> {
+    number(path.file_name()?.to_str()?.strip_suffix(suffix)?)
+}
+
+fn number<Number: std::str::FromStr>(digits: &str) -> Option<Number> {
     if digits.bytes().all(|byte| byte.is_ascii_digit()) {
         digits.parse().ok()
     } else {
@@ -113,10 +142,14 @@ mod tests {
     #[test]
     fn a_file_is_known_by_its_name_again() {
         let layout = VaultLayout::new(Path::new("/v")).chain(ChainId::from_bytes([1; 16]));
-        assert_eq!(segment_number(&layout.segment(7)), Some(7));
-        assert_eq!(segment_number(&layout.segment(u64::MAX)), Some(u64::MAX));
-        assert_eq!(run_sequence(&layout.run(Sequence(9))), Some(Sequence(9)));
-        assert_eq!(segment_number(&layout.run(Sequence(9))), None);
-        assert_eq!(segment_number(Path::new("+7.segment")), None);
+        for name in [SegmentName::ingested(7), SegmentName::packed(u32::MAX)] {
+            assert_eq!(segment_name(&layout.segment(name)), Some(name));
+            assert_eq!(run_number(&layout.segment(name)), None);
+        }
+        assert_eq!(run_number(&layout.run(u64::MAX)), Some(u64::MAX));
+        assert_eq!(segment_name(Path::new("+7.segment")), None);
+        let journal = VaultLayout::new(Path::new("/v")).journal(3, Copy::Mirror);
+        assert_eq!(journal_generation(&journal), Some(3));
+        assert_eq!(leased_sequence(Path::new("12.abc")), Some(Sequence(12)));
     }
 }

@@ -1,35 +1,50 @@
 //! Reading a vault: its chains, its points, and any byte of any point, while it is being written elsewhere.
 //!
-//! A reader takes no lock and changes nothing. It sees a point once the `open` record of its cycle is gone, which
-//! is after the point is durable.
+//! A reader takes no lock of the writer's and changes nothing that a writer made. What it says that it reads (a
+//! lease) keeps the writer from removing it meanwhile.
 
+mod allocation;
+mod cache;
+mod homes;
+mod lease;
 mod point;
-mod recent;
 
-use std::{fs, io, path::Path};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use farshore_blocks::{ByteCount, ByteOffset, ChainId, Epoch, Incarnation, Sequence, VolumeIndex};
+use farshore_blocks::{
+    ByteCount, ByteOffset, ChainId, Epoch, Incarnation, Sequence, VolumeIndex, clock::WallTime,
+};
 
-pub use point::{Allocation, PointReader};
+pub use allocation::Allocation;
+pub(crate) use homes::{Home, Homes};
+pub(crate) use lease::{Lease, leased};
+pub use point::PointReader;
 
 use crate::{
-    damage::{FileError, read_record},
-    format::{Head, Identity, RecordKind},
+    damage::FileError,
+    format::{Head, Identity},
+    journal::Follower,
     layout::VaultLayout,
-    log::{PointsLog, Standing},
-    records::{ChainDescription, OpenCycle, PointRecord},
-    storage::StorageError,
+    records::{ChainDescription, Gap, Pin, PointRecord},
+    retention::RetentionPolicy,
+    state::{ChainState, VaultState},
+    storage::{LocalStorage, Storage, StorageError},
     vault::{VaultError, read_head},
 };
 
-/// How often a chain's log and `open` record are read again because they changed in between.
-const ATTEMPTS_TO_SEE_A_CONSISTENT_CHAIN: u32 = 32;
+/// How often a point is opened whose files were replaced meanwhile.
+const ATTEMPTS_TO_OPEN: u32 = 16;
 
-/// A vault, open for reading.
+/// A vault, open for reading. Clones share what they have read of the journal.
 #[derive(Debug, Clone)]
 pub struct VaultReader {
     layout: VaultLayout,
     head: Head,
+    follower: Arc<Mutex<Follower>>,
 }
 
 /// Why a point, or bytes of it, cannot be had.
@@ -68,7 +83,7 @@ pub enum ReadError {
         /// How large the volume is.
         size: ByteCount,
     },
-    /// The index of a point on which this one is built is damaged or out of reach.
+    /// The index of a point is damaged or out of reach.
     #[error("the index of point {point} cannot be used")]
     Index {
         /// Whose index it is.
@@ -96,15 +111,20 @@ impl VaultReader {
     /// Opens a vault for reading.
     ///
     /// # Errors
-    /// When it is no vault or its head is damaged.
+    /// When it is no vault, or its head or journal is damaged.
     pub fn open(path: &Path) -> Result<Self, VaultError> {
         let layout = VaultLayout::new(path);
         let head = read_head(&layout)?;
-        Ok(Self { layout, head })
+        Self::new(layout, head)
     }
 
-    pub(crate) fn new(layout: VaultLayout, head: Head) -> Self {
-        Self { layout, head }
+    pub(crate) fn new(layout: VaultLayout, head: Head) -> Result<Self, VaultError> {
+        let follower = Arc::new(Mutex::new(Follower::open(&layout, head.vault)?));
+        Ok(Self {
+            layout,
+            head,
+            follower,
+        })
     }
 
     /// The random identity of this vault's life.
@@ -113,56 +133,88 @@ impl VaultReader {
         self.head.incarnation
     }
 
+    /// Whether the vault's files were copied or restored, and no writer has opened them since.
+    ///
+    /// # Errors
+    /// When the file system does not answer.
+    pub fn is_a_copy(&self) -> Result<bool, VaultError> {
+        let path = self.layout.head();
+        let found = LocalStorage.identity_of(&path);
+        let found = found.map_err(|error| StorageError::new("ask the identity of", &path, error))?;
+        Ok(found != self.head.file)
+    }
+
     /// All chains and what they protect.
     ///
     /// # Errors
-    /// When a description is damaged or the directory cannot be read.
+    /// When the journal is damaged.
     pub fn chains(&self) -> Result<Vec<(ChainId, ChainDescription)>, VaultError> {
-        list_chains(&self.layout, self.incarnation())
+        self.with_vault(|state| {
+            let chains = state.chains();
+            chains
+                .map(|(chain, state)| (chain, (*state.description).clone()))
+                .collect()
+        })
     }
 
     /// What a chain protects.
     ///
     /// # Errors
-    /// When there is no such chain, or its description is damaged.
+    /// When there is no such chain, or the journal is damaged.
     pub fn description(&self, chain: ChainId) -> Result<ChainDescription, VaultError> {
-        let path = self.layout.chain(chain).description();
-        read_record(&path, RecordKind::Description, self.identity(chain))?
-            .ok_or(VaultError::UnknownChain(chain))
+        self.with_chain(chain, |state| (*state.description).clone())
     }
 
     /// The chain's newest epoch, if one was ever granted.
     ///
     /// # Errors
-    /// When its record is damaged.
+    /// When there is no such chain, or the journal is damaged.
     pub fn current_epoch(&self, chain: ChainId) -> Result<Option<Epoch>, VaultError> {
-        let path = self.layout.chain(chain).epoch();
-        Ok(read_record(&path, RecordKind::Epoch, self.identity(chain))?)
+        self.with_chain(chain, |state| state.epoch)
     }
 
-    /// The chain's points, oldest first: those that are durable and confirmed, and no other.
+    /// The chain's retained points, oldest first: those that are durable and proven, and no other.
     ///
     /// # Errors
-    /// When there is no such chain, or its log is damaged.
+    /// When there is no such chain, or the journal is damaged.
     pub fn points(&self, chain: ChainId) -> Result<Vec<PointRecord>, VaultError> {
-        self.description(chain)?;
-        let layout = self.layout.chain(chain);
-        let identity = self.identity(chain);
-        let mut attempt = 0;
-        loop {
-            // In this order: a point whose cycle is over by the time that `open` is read was durable before.
-            let mut log = PointsLog::read(&layout.points(), identity)?;
-            let open: Option<OpenCycle> = read_record(&layout.open(), RecordKind::Open, identity)?;
-            match log.standing(open.map(|open| open.sequence)) {
-                Some(Standing::Idle | Standing::Building | Standing::SealTorn) => return Ok(log.points),
-                Some(Standing::SealUnconfirmed) => {
-                    log.points.pop();
-                    return Ok(log.points);
-                }
-                None if attempt < ATTEMPTS_TO_SEE_A_CONSISTENT_CHAIN => attempt += 1,
-                None => return Err(log.contradiction(&layout.points()).into()),
-            }
-        }
+        self.with_chain(chain, |state| {
+            state.points().map(|point| (**point).clone()).collect()
+        })
+    }
+
+    /// The chain's dropped points, as the gaps between those that are retained.
+    ///
+    /// # Errors
+    /// When there is no such chain, or the journal is damaged.
+    pub fn gaps(&self, chain: ChainId) -> Result<Vec<Gap>, VaultError> {
+        self.with_chain(chain, |state| state.gaps().copied().collect())
+    }
+
+    /// Which points are pinned or locked.
+    ///
+    /// # Errors
+    /// When there is no such chain, or the journal is damaged.
+    pub fn pins(&self, chain: ChainId) -> Result<Vec<(Sequence, Pin)>, VaultError> {
+        self.with_chain(chain, |state| {
+            state.pins.iter().map(|(point, pin)| (*point, *pin)).collect()
+        })
+    }
+
+    /// Which points the chain keeps, if that was ever said.
+    ///
+    /// # Errors
+    /// When there is no such chain, or the journal is damaged.
+    pub fn retention(&self, chain: ChainId) -> Result<Option<RetentionPolicy>, VaultError> {
+        self.with_chain(chain, |state| state.retention.clone())
+    }
+
+    /// When the newest point was last known to be what the source held, by the vault's clock.
+    ///
+    /// # Errors
+    /// When there is no such chain, or the journal is damaged.
+    pub fn still_valid(&self, chain: ChainId) -> Result<Option<WallTime>, VaultError> {
+        self.with_chain(chain, |state| state.still_valid)
     }
 
     /// Opens a point for reading at any offset.
@@ -170,52 +222,66 @@ impl VaultReader {
     /// # Errors
     /// When there is no such point, or its index is damaged.
     pub fn open_point(&self, chain: ChainId, point: Sequence) -> Result<PointReader, ReadError> {
-        let description = self.description(chain)?;
-        let mut points = self.points(chain)?;
-        let newest = points.last().map_or(Sequence(0), |point| point.sequence);
-        points.retain(|record| record.sequence <= point);
-        if points.last().is_none_or(|record| record.sequence != point) {
-            return Err(ReadError::UnknownPoint { chain, point, newest });
+        let mut attempts = 1..ATTEMPTS_TO_OPEN;
+        loop {
+            match self.try_to_open(chain, point) {
+                // A merge replaced a run, or a compaction a segment, after the journal was looked at.
+                Err(ReadError::Index {
+                    source: FileError::Storage(error),
+                    ..
+                }) if error.source.kind() == io::ErrorKind::NotFound && attempts.next().is_some() => {}
+                other => return other,
+            }
         }
-        PointReader::open(
-            self.layout.chain(chain),
-            self.identity(chain),
-            description,
-            points,
-        )
     }
 
-    fn identity(&self, chain: ChainId) -> Identity {
+    fn try_to_open(&self, chain: ChainId, point: Sequence) -> Result<PointReader, ReadError> {
+        // The point must still be there once the lease says that it is being read.
+        self.find_point(chain, point)?;
+        let lease = Lease::take(&self.layout.chain(chain), point);
+        let (state, record) = self.find_point(chain, point)?;
+        PointReader::open(self.clone(), self.identity(chain), &state, record, lease)
+    }
+
+    fn find_point(
+        &self,
+        chain: ChainId,
+        point: Sequence,
+    ) -> Result<(ChainState, Arc<PointRecord>), ReadError> {
+        let state = self.with_chain(chain, ChainState::clone)?;
+        let newest = state.newest_sequence();
+        match state.point(point).cloned() {
+            Some(record) => Ok((state, record)),
+            None => Err(ReadError::UnknownPoint { chain, point, newest }),
+        }
+    }
+
+    pub(crate) fn layout(&self) -> &VaultLayout {
+        &self.layout
+    }
+
+    pub(crate) fn identity(&self, chain: ChainId) -> Identity {
         Identity {
-            incarnation: self.incarnation(),
+            vault: self.head.vault,
             chain,
         }
     }
-}
 
-pub(crate) fn list_chains(
-    layout: &VaultLayout,
-    incarnation: Incarnation,
-) -> Result<Vec<(ChainId, ChainDescription)>, VaultError> {
-    let directory = layout.chains();
-    let failed = |error| StorageError::new("list", &directory, error);
-    let mut chains = Vec::new();
-    let entries = match fs::read_dir(&directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(chains),
-        other => other.map_err(failed)?,
-    };
-    for entry in entries {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(chain) = name.to_str().and_then(|name| name.parse::<ChainId>().ok()) else {
-            continue;
-        };
-        let identity = Identity { incarnation, chain };
-        let path = layout.chain(chain).description();
-        // Without a description the chain's creation did not end.
-        if let Some(description) = read_record(&path, RecordKind::Description, identity)? {
-            chains.push((chain, description));
-        }
+    /// Looks at a chain as it is now.
+    pub(crate) fn with_chain<T>(
+        &self,
+        chain: ChainId,
+        look: impl FnOnce(&ChainState) -> T,
+    ) -> Result<T, VaultError> {
+        let found = self.with_vault(|state| state.chain(chain).map(look))?;
+        found.ok_or(VaultError::UnknownChain(chain))
     }
-    chains.sort_by_key(|(chain, _)| *chain);
-    Ok(chains)
+
+    fn with_vault<T>(&self, look: impl FnOnce(&VaultState) -> T) -> Result<T, VaultError> {
+        Ok(look(self.follower().refresh()?))
+    }
+
+    pub(crate) fn follower(&self) -> MutexGuard<'_, Follower> {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -1,12 +1,15 @@
-//! What the vault's records say: of a chain, of a cycle that is being built, and of a sealed point.
+//! What a vault knows of its chains: what they protect, the cycle that is being built, and the sealed points.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use farshore_blocks::{ByteCount, ByteOffset, ChangeDigest, Digest, Epoch, Sequence, clock::WallTime};
-use serde::{Deserialize, Serialize};
+
+/// A chain has no more volumes than this: what is kept per point and volume is bounded by it.
+pub(crate) const MOST_VOLUMES: usize = 1024;
 
 /// What a chain protects.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainDescription {
     /// The protected VM's name.
     pub vm: String,
@@ -15,7 +18,7 @@ pub struct ChainDescription {
 }
 
 /// One disk of the protected VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeDescription {
     /// Its name, unique in its chain.
     pub name: String,
@@ -24,8 +27,7 @@ pub struct VolumeDescription {
 }
 
 /// What a cycle ships.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CycleKind {
     /// All of the volumes, into an empty chain.
     Base,
@@ -36,8 +38,7 @@ pub enum CycleKind {
 }
 
 /// What the guest knew of the instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PointKind {
     /// As after a power cut.
     CrashConsistent,
@@ -46,7 +47,7 @@ pub enum PointKind {
 }
 
 /// The point on which a cycle builds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BasePoint {
     /// Its place in the chain.
     pub sequence: Sequence,
@@ -54,35 +55,8 @@ pub struct BasePoint {
     pub digest: Digest,
 }
 
-/// The segments that one cycle wrote: all numbers from `first` to `last`. All but the last end where their
-/// files end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SegmentRange {
-    /// The first segment's number.
-    pub first: u64,
-    /// The last segment's number.
-    pub last: u64,
-    /// Where the last segment ends.
-    pub last_length: ByteCount,
-}
-
-impl SegmentRange {
-    pub(crate) fn contains(&self, segment: u64) -> bool {
-        (self.first..=self.last).contains(&segment)
-    }
-}
-
-/// What a point's index run must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunSummary {
-    /// How many extents it has.
-    pub entries: u64,
-    /// The checksum of all its entries.
-    pub crc32: u32,
-}
-
 /// A cycle that is not sealed yet, as far as it is durable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenCycle {
     /// The nonce that its source gave it.
     pub cycle: u64,
@@ -100,12 +74,10 @@ pub struct OpenCycle {
     pub watermarks: Vec<ByteOffset>,
     /// Per volume, the digest of what is held durably.
     pub changes: Vec<ChangeDigest>,
-    /// Where its frames lie; none if it has no frames yet.
-    pub segments: Option<SegmentRange>,
 }
 
 /// A sealed recovery point.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PointRecord {
     /// Its place in the chain.
     pub sequence: Sequence,
@@ -130,18 +102,35 @@ pub struct PointRecord {
     /// When it was sealed, by the vault's clock.
     pub sealed_at: WallTime,
     /// The VM's specification at its instant; the vault does not look into it.
-    #[serde(with = "hexadecimal")]
-    pub machine: Vec<u8>,
+    pub machine: Bytes,
     /// Per volume, the proof of what changed.
     pub changes: Vec<ChangeDigest>,
     /// How many messages carried it.
     pub messages: u64,
-    /// What it takes on disk: its segments and its run.
+    /// What it takes in the segments.
     pub stored_bytes: ByteCount,
-    /// Where its frames lie; none if nothing changed.
-    pub segments: Option<SegmentRange>,
-    /// What its index run must be.
-    pub run: RunSummary,
+}
+
+/// Points that were dropped, one after the other: what the chain's proof needs of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The first of them.
+    pub first: Sequence,
+    /// The last of them.
+    pub last: Sequence,
+    /// The digest on which the first was built.
+    pub parent: Digest,
+    /// The digest of the last, on which the next point is built.
+    pub digest: Digest,
+}
+
+/// Why a point may not be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pin {
+    /// A user wants it kept until the pin is taken off.
+    Pinned,
+    /// It stays until then, and nobody can release it before.
+    LockedUntil(WallTime),
 }
 
 impl PointRecord {
@@ -155,34 +144,38 @@ impl PointRecord {
     }
 }
 
-mod hexadecimal {
-    use std::fmt::Write;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::with_capacity(bytes.len().saturating_mul(2));
-        for byte in bytes {
-            // Writing to a `String` cannot fail.
-            let _ = write!(text, "{byte:02x}");
+impl CycleKind {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Base => 1,
+            Self::Delta => 2,
+            Self::Resync => 3,
         }
-        serializer.serialize_str(&text)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let digits = text.as_bytes().chunks(2);
-        digits
-            .map(|pair| match pair {
-                [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-                _ => None,
-            })
-            .collect::<Option<Vec<u8>>>()
-            .ok_or_else(|| D::Error::custom("not pairs of hexadecimal digits"))
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Base),
+            2 => Some(Self::Delta),
+            3 => Some(Self::Resync),
+            _ => None,
+        }
+    }
+}
+
+impl PointKind {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::CrashConsistent => 1,
+            Self::AppConsistent => 2,
+        }
     }
 
-    fn digit(character: u8) -> Option<u8> {
-        let value = char::from(character).to_digit(16)?;
-        u8::try_from(value).ok()
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::CrashConsistent),
+            2 => Some(Self::AppConsistent),
+            _ => None,
+        }
     }
 }

@@ -10,8 +10,8 @@ use farshore_blocks::{
 };
 
 use crate::{
-    BasePoint, ChainDescription, ChainWriter, CycleBegin, CycleKind, PointKind, PointRecord, SealRequest,
-    Vault, VaultReader, VolumeDescription,
+    BasePoint, ChainDescription, ChainWriter, CycleBegin, CycleKind, PointKind, PointRecord, ReadError,
+    SealRequest, Vault, VaultReader, VolumeDescription, vault::Limits, writer::FlushLimits,
 };
 
 pub(crate) const CHAIN: ChainId = ChainId::from_bytes([7; 16]);
@@ -25,6 +25,18 @@ pub(crate) fn scratch() -> tempfile::TempDir {
         tempfile::tempdir_in(memory).unwrap()
     } else {
         tempfile::tempdir().unwrap()
+    }
+}
+
+/// Limits so small that every test reaches them.
+pub(crate) fn tiny(segment_bytes: u32) -> Limits {
+    Limits {
+        segment_bytes,
+        journal_bytes: 2500,
+        flush: FlushLimits {
+            entries: 6,
+            groups: 5,
+        },
     }
 }
 
@@ -191,7 +203,14 @@ impl Source {
     pub(crate) fn assert_equal(&self, reader: &VaultReader) {
         let listed = reader.points(CHAIN).unwrap();
         let sealed: Vec<_> = self.points.iter().map(|(point, _)| point.clone()).collect();
-        assert_eq!(listed, sealed);
+        let names = |points: &[PointRecord]| {
+            points
+                .iter()
+                .map(|point| (point.sequence, point.cycle))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&listed), names(&sealed));
+        assert!(listed == sealed, "{listed:#?}\n{sealed:#?}");
         for (point, disks) in &self.points {
             assert_eq!(
                 read_all(reader, point.sequence),
@@ -214,20 +233,21 @@ impl SourceCycle {
 
 /// All volumes of a point, read in pieces of an odd size.
 pub(crate) fn read_all(reader: &VaultReader, point: Sequence) -> Vec<Vec<u8>> {
-    let point = reader.open_point(CHAIN, point).unwrap();
-    let volumes = point.volumes().iter().enumerate();
-    volumes
-        .map(|(number, volume)| {
-            let mut disk = vec![0xee; volume.size.0 as usize];
-            let whole = Extent::new(ByteOffset(0), volume.size).unwrap();
-            for piece in whole.pieces(ByteCount(777)) {
-                let (start, end) = (piece.start().0 as usize, piece.end().0 as usize);
-                let volume = VolumeIndex(number as u32);
-                point
-                    .read_at(volume, piece.start(), &mut disk[start..end])
-                    .unwrap();
-            }
-            disk
-        })
-        .collect()
+    try_to_read_all(reader, point).unwrap()
+}
+
+/// The same, where it may be impossible.
+pub(crate) fn try_to_read_all(reader: &VaultReader, point: Sequence) -> Result<Vec<Vec<u8>>, ReadError> {
+    let point = reader.open_point(CHAIN, point)?;
+    let mut disks = Vec::new();
+    for (number, volume) in (0..).zip(point.volumes()) {
+        let mut disk = vec![0xee; volume.size.0 as usize];
+        let whole = Extent::new(ByteOffset(0), volume.size).unwrap();
+        for piece in whole.pieces(ByteCount(777)) {
+            let (start, end) = (piece.start().0 as usize, piece.end().0 as usize);
+            point.read_at(VolumeIndex(number), piece.start(), &mut disk[start..end])?;
+        }
+        disks.push(disk);
+    }
+    Ok(disks)
 }

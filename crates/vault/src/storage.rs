@@ -2,6 +2,10 @@
 //!
 //! Reading does not pass through it: what a reader sees after a crash is what the file system holds.
 
+mod aligned;
+mod behind;
+mod direct;
+
 use std::{
     fmt,
     fs::{self, File, OpenOptions},
@@ -12,6 +16,10 @@ use std::{
 };
 
 use farshore_blocks::files;
+use rustix::fs::{AtFlags, StatxFlags, statx};
+
+pub(crate) use aligned::AlignedBuffer;
+use direct::DirectFile;
 
 /// The file system refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +59,12 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     fn create_directory(&self, path: &Path) -> io::Result<()>;
     /// Opens a file for writing; it is created if it is not there, and emptied if `content` says so.
     fn open_file(&self, path: &Path, content: Content) -> io::Result<Box<dyn StoredFile>>;
-    /// Replaces a small file, durably and all or nothing.
-    fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+    /// Opens a file for large aligned writes, past the page cache where the file system allows it.
+    fn open_aligned(&self, path: &Path, content: Content) -> io::Result<Box<dyn StoredFile>>;
+    /// Replaces a small file, durably and all or nothing, by content that knows the file that holds it.
+    fn replace_file(&self, path: &Path, content: &dyn Fn(FileIdentity) -> Vec<u8>) -> io::Result<()>;
+    /// Which file lies at a path.
+    fn identity_of(&self, path: &Path) -> io::Result<FileIdentity>;
     /// Removes a file; durable once the directory is synced.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Makes creations and removals in a directory durable.
@@ -62,9 +74,22 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
 /// What a vault does to a file that it writes.
 pub(crate) trait StoredFile: fmt::Debug + Send {
     fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()>;
+    /// The same, perhaps behind the caller's back: what fails is then told by what follows, at the latest by a sync.
+    fn write_buffer_at(&mut self, buffer: AlignedBuffer, position: u64) -> io::Result<()> {
+        self.write_at(buffer.bytes(), position)
+    }
     fn set_length(&mut self, length: u64) -> io::Result<()>;
     /// Makes content and length durable (not the name: that is the directory's).
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Tells a file from a copy of it, on one file system. A file system that is restored block by block has it all the
+/// same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileIdentity {
+    pub(crate) inode: u64,
+    /// When the inode was made; 0 where the file system does not say.
+    pub(crate) born_nanoseconds: u64,
 }
 
 /// What becomes of what a file already holds.
@@ -87,16 +112,19 @@ impl Storage for LocalStorage {
     }
 
     fn open_file(&self, path: &Path, content: Content) -> io::Result<Box<dyn StoredFile>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(content == Content::Dropped)
-            .open(path)?;
-        Ok(Box::new(file))
+        Ok(Box::new(writable(content).open(path)?))
     }
 
-    fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        files::replace_file(path, content)
+    fn open_aligned(&self, path: &Path, content: Content) -> io::Result<Box<dyn StoredFile>> {
+        Ok(Box::new(DirectFile::open(path, content)?))
+    }
+
+    fn replace_file(&self, path: &Path, content: &dyn Fn(FileIdentity) -> Vec<u8>) -> io::Result<()> {
+        files::replace_file_by(path, |file| Ok(content(identity_of(file)?)))
+    }
+
+    fn identity_of(&self, path: &Path) -> io::Result<FileIdentity> {
+        identity_of(&File::open(path)?)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -106,6 +134,28 @@ impl Storage for LocalStorage {
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
+}
+
+fn writable(content: Content) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(content == Content::Dropped);
+    options
+}
+
+fn identity_of(file: &File) -> io::Result<FileIdentity> {
+    let found = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::BTIME)?;
+    let known = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
+    let seconds = u64::try_from(found.stx_btime.tv_sec).unwrap_or(0);
+    let nanoseconds = seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::from(found.stx_btime.tv_nsec));
+    Ok(FileIdentity {
+        inode: found.stx_ino,
+        born_nanoseconds: if known { nanoseconds } else { 0 },
+    })
 }
 
 impl StoredFile for File {
@@ -155,10 +205,32 @@ impl Disk {
         })
     }
 
-    pub(crate) fn replace_file(&self, path: &Path, content: &[u8]) -> Result<(), StorageError> {
+    /// Opens a file for large aligned writes.
+    pub(crate) fn open_aligned(&self, path: &Path, content: Content) -> Result<DiskFile, StorageError> {
+        let file = self
+            .0
+            .open_aligned(path, content)
+            .map_err(|error| StorageError::new("open for writing", path, error))?;
+        Ok(DiskFile {
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    pub(crate) fn replace_file(
+        &self,
+        path: &Path,
+        content: &dyn Fn(FileIdentity) -> Vec<u8>,
+    ) -> Result<(), StorageError> {
         self.0
             .replace_file(path, content)
             .map_err(|error| StorageError::new("replace", path, error))
+    }
+
+    pub(crate) fn identity_of(&self, path: &Path) -> Result<FileIdentity, StorageError> {
+        self.0
+            .identity_of(path)
+            .map_err(|error| StorageError::new("ask the identity of", path, error))
     }
 
     /// Removes a file; one that is not there is as good as removed.
@@ -182,6 +254,17 @@ impl DiskFile {
     pub(crate) fn write_at(&mut self, bytes: &[u8], position: u64) -> Result<(), StorageError> {
         self.file
             .write_at(bytes, position)
+            .map_err(|error| StorageError::new("write", &self.path, error))
+    }
+
+    /// As [`write_at`](Self::write_at), perhaps behind the caller's back.
+    pub(crate) fn write_buffer_at(
+        &mut self,
+        buffer: AlignedBuffer,
+        position: u64,
+    ) -> Result<(), StorageError> {
+        self.file
+            .write_buffer_at(buffer, position)
             .map_err(|error| StorageError::new("write", &self.path, error))
     }
 

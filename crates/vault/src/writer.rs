@@ -2,17 +2,21 @@
 //!
 //! Only what [`ChainWriter::sync`] returned may be acknowledged. Crash story, in the order of the writes:
 //!
-//! 1. `begin` replaces `open`. From here on a cycle exists; without frames.
-//! 2. `append` writes frames to segments that `open` does not name yet: after a crash they are cut off or swept.
-//! 3. `sync` syncs the segments, then their directory, then replaces `open`: from here on the messages are held.
-//! 4. `seal` syncs the segments, writes and syncs the run, appends the point's record to the log and syncs it, and
-//!    removes `open`. The point is listed from the removal on; [`crate::log`] says what a crash between these means.
-//! 5. `abandon` removes `open` durably, and only then the segments.
+//! 1. `begin` writes nothing: a cycle without messages leaves no trace.
+//! 2. `append` writes a group of frames behind all others. Each group says which cycle and message it belongs to and
+//!    how far the cycle's proofs have come, so the groups behind the newest point are the open cycle.
+//! 3. `sync` syncs the segments, then their directory: from here on the messages are held.
+//! 4. `seal` syncs the segments and commits the point's record to the journal: from here on it is listed. The index
+//!    needs nothing more: it is made again from the groups, until a flush writes it down.
+//! 5. A flush, after many groups, writes their entries as runs and commits these, with the open cycle as it then is.
+//! 6. `abandon` commits that what follows begins in a new segment, and only then removes those that died.
 //!
-//! A sync that fails leaves it unknown what is durable: the writer then refuses everything, and a new one goes on
-//! from what `open` says, which was written only after a sync that succeeded.
+//! When a chain is opened, the groups behind its newest point count up to the first that is not whole. A sync that
+//! fails leaves it unknown what is durable: the writer then refuses everything, and a new one writes what it finds
+//! behind the last known sync once more.
 
 mod building;
+mod flush;
 mod refused;
 mod resume;
 mod seal;
@@ -24,24 +28,30 @@ use std::sync::Arc;
 
 use farshore_blocks::{ByteCount, ByteOffset, Epoch, Frame, VolumeIndex};
 
+pub(crate) use flush::FlushLimits;
 pub use refused::{AbandonRefused, AppendRefused, BeginRefused, SealRefused, SyncRefused, WriterBroken};
 pub use seal::SealRequest;
 
 use crate::{
     damage::FileError,
+    memtable::Memtable,
     records::{BasePoint, CycleKind, OpenCycle, PointRecord},
-    vault::{ChainState, WriterTenure},
+    storage::StorageError,
+    vault::{ChainHandle, WriterTenure},
 };
-use building::Building;
+use building::{Building, Message};
+use segments::SegmentWriter;
 
 /// The writer of one chain.
 #[derive(Debug)]
 pub struct ChainWriter {
     tenure: WriterTenure,
-    newest: Option<PointRecord>,
-    /// Where the next record of the log goes.
-    log_end: u64,
-    next_segment: u64,
+    newest: Option<Arc<PointRecord>>,
+    segments: SegmentWriter,
+    /// The entries of sealed points that are in no run.
+    unindexed: Memtable,
+    /// How many groups are in no run.
+    unindexed_groups: usize,
     cycle: Option<Building>,
     soundness: Soundness,
 }
@@ -100,24 +110,24 @@ impl ChainWriter {
     #[must_use]
     pub fn head(&self) -> ChainHead {
         ChainHead {
-            newest: self.newest.clone(),
+            newest: self.newest.as_deref().cloned(),
             open: self.cycle.as_ref().map(|cycle| cycle.durable.clone()),
         }
     }
 
-    /// Opens a cycle, durably. The nonce of the open cycle resumes it, also under a newer epoch: what was appended
+    /// Opens a cycle. The nonce of the open cycle resumes it, also under a newer epoch: what was appended
     /// is then made durable first, and the source goes on behind the `last_message` that is returned.
     ///
     /// # Errors
     /// When the epoch or the base is not the chain's, another cycle is open, or the file system fails.
     pub fn begin(&mut self, begin: &CycleBegin) -> Result<OpenCycle, BeginRefused> {
-        let state = Arc::clone(&self.tenure.state);
+        let state = Arc::clone(&self.tenure.chain);
         let _admitted = state.fence.admit(begin.epoch)?;
         self.check_sound()?;
-        let newest = self.newest.as_ref().map(PointRecord::as_base);
+        let newest = self.newest.as_ref().map(|newest| newest.as_base());
         let Some(building) = self.cycle.as_mut() else {
             check_base(begin, newest)?;
-            return self.begin_fresh(&state, begin);
+            return Ok(self.begin_fresh(&state, begin));
         };
         let open = &building.durable;
         if open.cycle != begin.cycle {
@@ -132,19 +142,13 @@ impl ChainWriter {
         if open.kind != begin.kind {
             return Err(BeginRefused::WrongKind { given: begin.kind });
         }
-        if let Err(error) = building.sync_segments() {
-            self.soundness = Soundness::Broken;
-            return Err(error.into());
-        }
-        building.replace_open(begin.epoch)?;
+        self.sync_segments()?;
+        let building = self.cycle.as_mut().ok_or(WriterBroken)?;
+        building.continue_under(begin.epoch);
         Ok(building.durable.clone())
     }
 
-    fn begin_fresh(
-        &mut self,
-        state: &Arc<ChainState>,
-        begin: &CycleBegin,
-    ) -> Result<OpenCycle, BeginRefused> {
+    fn begin_fresh(&mut self, state: &ChainHandle, begin: &CycleBegin) -> OpenCycle {
         let volumes = state.description.volumes.len();
         let newest = self.newest.as_ref().map(|point| point.sequence);
         let open = OpenCycle {
@@ -156,13 +160,9 @@ impl ChainWriter {
             last_message: 0,
             watermarks: vec![ByteOffset(0); volumes],
             changes: vec![Default::default(); volumes],
-            segments: None,
         };
-        let mut building = Building::fresh(Arc::clone(state), open, self.next_segment);
-        building.replace_open(begin.epoch)?;
-        let open = building.durable.clone();
-        self.cycle = Some(building);
-        Ok(open)
+        self.cycle = Some(Building::new(open.clone()));
+        open
     }
 
     /// Appends a message of the open cycle: all of it or, when this fails, nothing. Messages count from 1 without
@@ -178,14 +178,14 @@ impl ChainWriter {
         frames: &[Frame],
         watermarks: &[(VolumeIndex, ByteOffset)],
     ) -> Result<Appended, AppendRefused> {
-        let state = Arc::clone(&self.tenure.state);
+        let state = Arc::clone(&self.tenure.chain);
         let _admitted = state.fence.admit(epoch)?;
         self.check_sound()?;
         let building = self.cycle.as_mut().ok_or(AppendRefused::NoOpenCycle)?;
         if building.durable.epoch != epoch {
             return Err(AppendRefused::NotBegun { epoch });
         }
-        let last = building.last_message();
+        let last = building.appended.last_message;
         if message_number <= last {
             return Ok(Appended::AlreadyHeld);
         }
@@ -202,7 +202,13 @@ impl ChainWriter {
         for (volume, watermark) in watermarks {
             check_bounds(&state, *volume, *watermark)?;
         }
-        building.append(message_number, frames, watermarks)?;
+        let message = Message {
+            number: message_number,
+            frames,
+            watermarks,
+        };
+        let groups = building.append(&mut self.segments, message)?;
+        self.unindexed_groups = self.unindexed_groups.saturating_add(groups);
         Ok(Appended::Written)
     }
 
@@ -212,18 +218,29 @@ impl ChainWriter {
     /// When no cycle is open or the file system fails.
     pub fn sync(&mut self) -> Result<DurableThrough, SyncRefused> {
         self.check_sound()?;
-        let building = self.cycle.as_mut().ok_or(SyncRefused::NoOpenCycle)?;
-        if building.has_unsynced() {
-            if let Err(error) = building.sync_segments() {
-                self.soundness = Soundness::Broken;
-                return Err(error.into());
-            }
-            let epoch = building.durable.epoch;
-            building.replace_open(epoch)?;
+        if self.cycle.is_none() {
+            return Err(SyncRefused::NoOpenCycle);
         }
+        self.sync_segments()?;
+        self.flush_if_much();
+        let durable = self.cycle.as_ref().map(|cycle| cycle.durable.last_message);
         Ok(DurableThrough {
-            message_number: building.durable.last_message,
+            message_number: durable.unwrap_or(0),
         })
+    }
+
+    /// Makes all frames durable. When this fails it is unknown which are.
+    fn sync_segments(&mut self) -> Result<(), StorageError> {
+        if let Err(error) = self.segments.sync() {
+            self.soundness = Soundness::Broken;
+            return Err(error);
+        }
+        if let Some(building) = self.cycle.as_mut()
+            && building.has_unsynced()
+        {
+            building.durable = building.appended.clone();
+        }
+        Ok(())
     }
 
     /// Gives up the open cycle and the space that it took.
@@ -231,7 +248,7 @@ impl ChainWriter {
     /// # Errors
     /// When the epoch is not the chain's, another or no cycle is open, or the file system fails.
     pub fn abandon(&mut self, epoch: Epoch, cycle: u64) -> Result<(), AbandonRefused> {
-        let state = Arc::clone(&self.tenure.state);
+        let state = Arc::clone(&self.tenure.chain);
         let _admitted = state.fence.admit(epoch)?;
         self.check_sound()?;
         let open = self
@@ -243,21 +260,10 @@ impl ChainWriter {
         if open != cycle {
             return Err(AbandonRefused::OtherCycle { open, given: cycle });
         }
-        self.remove_open(&state)?;
+        self.commit_abandoned(&state)?;
         self.cycle = None;
-        let first = self.next_segment;
-        if let Err(error) = resume::sweep_segments(&state, |segment| segment < first) {
-            tracing::warn!(chain = %state.identity.chain, error = %error, "an abandoned cycle's segments stay until the chain is opened again");
-        }
+        resume::sweep(&state, self.segments.cursor());
         Ok(())
-    }
-
-    /// Removes `open` durably.
-    fn remove_open(&mut self, state: &ChainState) -> Result<(), crate::StorageError> {
-        state.disk.remove_file(&state.layout.open())?;
-        state.disk.sync_directory(state.layout.root()).inspect_err(|_| {
-            self.soundness = Soundness::Broken;
-        })
     }
 
     fn check_sound(&self) -> Result<(), WriterBroken> {
@@ -283,7 +289,7 @@ fn check_base(begin: &CycleBegin, newest: Option<BasePoint>) -> Result<(), Begin
     }
 }
 
-fn check_bounds(state: &ChainState, volume: VolumeIndex, end: ByteOffset) -> Result<(), AppendRefused> {
+fn check_bounds(state: &ChainHandle, volume: VolumeIndex, end: ByteOffset) -> Result<(), AppendRefused> {
     let volumes = &state.description.volumes;
     let Some(described) = volumes.get(volume.as_usize()) else {
         let volumes = volumes.len();

@@ -45,7 +45,7 @@ impl DeclarationsService {
         .await?;
         match answer {
             Answer::Applied(applied) => Ok(applied),
-            Answer::Deleted(_) | Answer::Test(_) | Answer::Job(_) => Ok(Vec::new()),
+            Answer::Deleted(_) | Answer::Test(_) | Answer::Job(_) | Answer::Point(_) => Ok(Vec::new()),
         }
     }
 
@@ -102,7 +102,7 @@ impl Declarations for DeclarationsService {
         let job = match answer {
             Answer::Deleted(job) => job,
             Answer::Job(job) => Some(job),
-            Answer::Applied(_) | Answer::Test(_) => None,
+            Answer::Applied(_) | Answer::Test(_) | Answer::Point(_) => None,
         };
         Ok(Response::new(v1::DeleteResponse {
             job: job.map(|job| job.to_string()).unwrap_or_default(),

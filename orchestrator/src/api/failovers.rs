@@ -96,7 +96,7 @@ pub(super) async fn points_of(control: &Control, vm: &str) -> Result<Vec<v1::Rec
     })
 }
 
-fn parse_choice(point: &str) -> Result<PointChoice, Refusal> {
+pub(super) fn parse_choice(point: &str) -> Result<PointChoice, Refusal> {
     if point.is_empty() || point == "latest" {
         return Ok(PointChoice::Latest);
     }
@@ -195,7 +195,7 @@ impl Failovers for FailoversService {
         .await?;
         let id = match answer {
             Answer::Job(id) => id.0,
-            Answer::Applied(_) | Answer::Deleted(_) | Answer::Test(_) => String::new(),
+            Answer::Applied(_) | Answer::Deleted(_) | Answer::Test(_) | Answer::Point(_) => String::new(),
         };
         let job = records::read::<Job>(&*self.control.store, &id)?;
         let job = job.ok_or(Refusal::NotFound {
@@ -209,6 +209,6 @@ impl Failovers for FailoversService {
 fn test_name(answer: &Answer) -> String {
     match answer {
         Answer::Test(name) => name.clone(),
-        Answer::Applied(_) | Answer::Deleted(_) | Answer::Job(_) => String::new(),
+        Answer::Applied(_) | Answer::Deleted(_) | Answer::Job(_) | Answer::Point(_) => String::new(),
     }
 }

@@ -7,12 +7,13 @@ use super::{
     failovers::points_of,
     messages,
     pages::{PageRequest, Sorting, page},
+    pins::{Pinning, pin_until, set_pin},
     vm_view::VmViews,
     watching::{Seen, Watching, watch},
 };
 use crate::{
     control::Control,
-    orders::Refusal,
+    orders::{Idempotency, Refusal},
     records::{self, VmRecord},
 };
 
@@ -95,6 +96,40 @@ impl Protection for ProtectionService {
             points,
             next_page_token,
         }))
+    }
+
+    async fn pin_point(
+        &self,
+        request: Request<v1::PinPointRequest>,
+    ) -> Result<Response<v1::RecoveryPoint>, Status> {
+        let request = request.into_inner();
+        let asked = format!("{}\0{}\0{}", request.vm, request.point, request.until);
+        let idempotency = Idempotency::of("pin-point", &request.idempotency_key, asked.as_bytes())?;
+        let pinning = Pinning {
+            pin: Some(pin_until(&request.until, self.control.clock.now())?),
+            vm: request.vm,
+            point: request.point,
+        };
+        Ok(Response::new(
+            set_pin(&self.control, &idempotency, &pinning).await?,
+        ))
+    }
+
+    async fn unpin_point(
+        &self,
+        request: Request<v1::UnpinPointRequest>,
+    ) -> Result<Response<v1::RecoveryPoint>, Status> {
+        let request = request.into_inner();
+        let asked = format!("{}\0{}", request.vm, request.point);
+        let idempotency = Idempotency::of("unpin-point", &request.idempotency_key, asked.as_bytes())?;
+        let pinning = Pinning {
+            vm: request.vm,
+            point: request.point,
+            pin: None,
+        };
+        Ok(Response::new(
+            set_pin(&self.control, &idempotency, &pinning).await?,
+        ))
     }
 
     async fn list_replicators(

@@ -3,12 +3,15 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use farshore_blocks::clock::WallTime;
+use farshore_blocks::{Sequence, clock::WallTime};
 use farshore_domain::{
     allowed_operations::{Operation, allowed_operations},
     declaration::{DeclarationSet, Name, ProtectedVm, ReplicationPolicy},
     failover::Failover,
-    health::{Attachment, Fencing, Health, KnownInstant, Observation, Reason, health, recovery_point_age},
+    health::{
+        Attachment, Fencing, Health, KnownInstant, NewestPoint, Observation, Reason, VaultDamage, health,
+        recovery_point_age,
+    },
     job::{Job, JobId, Lane},
     protection::Protection,
 };
@@ -102,6 +105,7 @@ impl VmViews {
             },
             rpo,
             rpo_target,
+            damage: target.and_then(|(_, status)| damage(status)),
         });
         Some(VmView {
             record,
@@ -242,6 +246,28 @@ fn attachment(fleet: &FleetView, site: &str) -> Attachment {
         true => Attachment::Attached,
         false => Attachment::Lost,
     }
+}
+
+/// What the vault's scrub found, as far as the report lists it.
+fn damage(status: &v1::TargetStatus) -> Option<VaultDamage> {
+    let newest = match status.damage.iter().any(|damage| damage.newest) {
+        true => NewestPoint::Hit,
+        false => NewestPoint::Sound,
+    };
+    Some(VaultDamage {
+        places: status.damaged_places,
+        first: status
+            .damage
+            .iter()
+            .map(|damage| Sequence(damage.first_point))
+            .min()?,
+        last: status
+            .damage
+            .iter()
+            .map(|damage| Sequence(damage.last_point))
+            .max()?,
+        newest,
+    })
 }
 
 /// The RPO by what the target's replicator last reported, however long ago that was. The report was made after the

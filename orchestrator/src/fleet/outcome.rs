@@ -19,6 +19,7 @@ pub(super) enum Question {
     DiscardRecovery,
     SetReplication,
     SetRetention,
+    SetPin,
 }
 
 pub(super) fn question_of(body: &Body) -> Question {
@@ -35,6 +36,7 @@ pub(super) fn question_of(body: &Body) -> Question {
         Body::DiscardRecovery(_) => Question::DiscardRecovery,
         Body::SetReplication(_) => Question::SetReplication,
         Body::SetRetention(_) => Question::SetRetention,
+        Body::SetPin(_) => Question::SetPin,
     }
 }
 
@@ -82,6 +84,7 @@ impl Question {
             }
             Outcome::ReplicationSet(_) => Some(Self::SetReplication),
             Outcome::RetentionSet(_) => Some(Self::SetRetention),
+            Outcome::PinSet(_) => Some(Self::SetPin),
         };
         match answered {
             Some(answered) if answered != self => Err(Malformed::OtherAnswer),

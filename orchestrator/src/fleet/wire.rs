@@ -149,6 +149,7 @@ fn check_target(target: &v1::TargetStatus) -> Result<(), Malformed> {
         check_epoch("report.targets.epoch", target.epoch.as_ref())?;
     }
     target.newest.as_ref().map_or(Ok(()), check_point)?;
+    check_damage(target)?;
     let retention = target.retention.as_ref();
     let keep_all = retention.and_then(|retention| retention.keep_all.as_ref());
     check_duration("report.targets.retention.keep_all", keep_all)?;
@@ -157,6 +158,25 @@ fn check_target(target: &v1::TargetStatus) -> Result<(), Malformed> {
         "report.targets.clock_uncertainty",
         target.clock_uncertainty.as_ref(),
     )
+}
+
+/// Of much damage only a part is listed, but of none nothing and of some something.
+fn check_damage(target: &v1::TargetStatus) -> Result<(), Malformed> {
+    check_count("report.targets.damage", target.damage.len())?;
+    let listed = u64::try_from(target.damage.len()).unwrap_or(u64::MAX);
+    known(
+        "report.targets.damaged_places",
+        target.damaged_places >= listed && (listed == 0) == (target.damaged_places == 0),
+    )?;
+    target.damage.iter().try_for_each(|damage| {
+        check_text("report.targets.damage.volume", &damage.volume)?;
+        check_text("report.targets.damage.file", &damage.file)?;
+        check_text("report.targets.damage.what", &damage.what)?;
+        known(
+            "report.targets.damage.first_point",
+            (1..=damage.last_point).contains(&damage.first_point),
+        )
+    })
 }
 
 /// A recovered VM of which only the identifier is left has no condition.
@@ -181,6 +201,8 @@ pub(super) fn check_point(point: &v1::RecoveryPoint) -> Result<(), Malformed> {
         }
         check_time(field, time.as_ref())?;
     }
+    let locked_until = point.pin.as_ref().and_then(|pin| pin.locked_until.as_ref());
+    check_time("point.pin.locked_until", locked_until)?;
     known(
         "point.kind",
         point.kind != 0 && v1::PointKind::try_from(point.kind).is_ok(),

@@ -2,6 +2,7 @@
 
 mod attached;
 mod user;
+mod vault;
 
 use std::time::Duration;
 

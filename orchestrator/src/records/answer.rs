@@ -1,6 +1,6 @@
 //! The record of an idempotency key: the request that it came with, and what was answered.
 
-use farshore_blocks::{Digest, clock::WallTime};
+use farshore_blocks::{Digest, Sequence, clock::WallTime};
 use farshore_domain::{declaration::Kind, job::JobId};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,8 @@ pub enum Answer {
     Test(String),
     /// A job.
     Job(JobId),
+    /// A point that was pinned or unpinned.
+    Point(Sequence),
 }
 
 /// What became of one declaration.

@@ -43,6 +43,19 @@ pub struct VmRecord {
     pub failovers: u32,
     /// The failover that was ordered last.
     pub recovery: Option<Recovery>,
+    /// What was last told of its vault.
+    #[serde(default)]
+    pub vault: VaultTold,
+}
+
+/// What was last told of the recovery points in the vault, so that a change is told once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VaultTold {
+    /// That they are sound, or nothing yet.
+    #[default]
+    Sound,
+    /// That some are damaged.
+    Damaged,
 }
 
 /// A check of the prerequisites.
@@ -156,6 +169,7 @@ impl VmRecord {
             tests: 0,
             failovers: 0,
             recovery: None,
+            vault: VaultTold::Sound,
         }
     }
 

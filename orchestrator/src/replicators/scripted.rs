@@ -78,6 +78,10 @@ pub(crate) struct World {
     pub(crate) retention: BTreeMap<Vec<u8>, v1::Retention>,
     /// By chain: the newest sequence.
     pub(crate) points: BTreeMap<Vec<u8>, u64>,
+    /// By sequence: the pins of points, of whichever chain.
+    pub(crate) pins: BTreeMap<u64, Option<v1::PointPin>>,
+    /// What the scrub of the vault found, of every chain.
+    pub(crate) damage: Vec<v1::VaultDamage>,
     /// Recovered VMs, by name, with their network.
     pub(crate) recovered: BTreeMap<String, Option<Network>>,
     /// Every command, in order: identifier and part.
@@ -116,6 +120,7 @@ pub(crate) fn part_of(body: &Body) -> &'static str {
         Body::DiscardRecovery(_) => "discard-recovery",
         Body::SetReplication(_) => "set-replication",
         Body::SetRetention(_) => "set-retention",
+        Body::SetPin(_) => "set-pin",
     }
 }
 
@@ -255,7 +260,8 @@ fn site_of(body: &Body) -> &'static str {
         | Body::ListPoints(_)
         | Body::StartRecovery(_)
         | Body::DiscardRecovery(_)
-        | Body::SetRetention(_) => "west",
+        | Body::SetRetention(_)
+        | Body::SetPin(_) => "west",
     }
 }
 
@@ -302,6 +308,11 @@ impl World {
             Body::SetRetention(set) => {
                 self.retention.insert(set.chain.to_vec(), set.retention.unwrap());
                 Outcome::RetentionSet(v1::RetentionSet {})
+            }
+            Body::SetPin(set) => {
+                assert!(set.sequence > 0);
+                self.pins.insert(set.sequence, set.pin);
+                Outcome::PinSet(v1::PinSet {})
             }
             Body::Fence(fence) => Outcome::FenceRaised(v1::FenceRaised {
                 epoch: Some(self.grant(&fence.chain, &fence.holder)),
@@ -367,7 +378,14 @@ impl World {
 
     fn points_of(&self, chain: &[u8]) -> Vec<v1::RecoveryPoint> {
         let newest = self.points.get(chain).copied().unwrap_or(0);
-        (1..=newest).rev().map(point).collect()
+        let pin = |sequence: &u64| self.pins.get(sequence).copied().flatten();
+        (1..=newest)
+            .rev()
+            .map(|sequence| v1::RecoveryPoint {
+                pin: pin(&sequence),
+                ..point(sequence)
+            })
+            .collect()
     }
 
     fn report(&self, site: &str) -> v1::Report {
@@ -401,6 +419,8 @@ impl World {
                 newest: self.points.get(chain).map(|newest| point(*newest)),
                 valid_through: Some(now()),
                 retention: self.retention.get(chain).copied(),
+                damage: self.damage.clone(),
+                damaged_places: u64::try_from(self.damage.len()).unwrap(),
                 ..v1::TargetStatus::default()
             });
         let recovered = self.recovered.keys().map(|id| v1::RecoveredVmStatus {
@@ -434,6 +454,7 @@ fn point(sequence: u64) -> v1::RecoveryPoint {
         sealed_at: Some(now()),
         kind: v1::PointKind::CrashConsistent.into(),
         changed_bytes: 1,
+        pin: None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use farshore_blocks::{ByteCount, ChainId, Sequence};
 use farshore_proto::v1::{self, command::Body, command_result::Outcome};
 use farshore_provider::{Check, NetworkAttachment, RecoveryId};
-use farshore_vault::{ChainDescription, VaultError, VolumeDescription};
+use farshore_vault::{ChainDescription, PinRefused, VaultError, VolumeDescription};
 
 use super::{Member, report::point_out};
 use crate::{
@@ -50,6 +50,8 @@ enum CommandError {
     Vault(#[from] VaultError),
     #[error(transparent)]
     Targets(#[from] TargetsError),
+    #[error(transparent)]
+    Pin(#[from] PinRefused),
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
 }
@@ -100,11 +102,15 @@ fn failure(error: &CommandError) -> v1::Failure {
         CommandError::Sources(SourcesError::PlaintextBeyondLoopback(_)) => ("insecure-not-allowed", false),
         CommandError::Sources(_) => ("source-failed", true),
         CommandError::Vault(VaultError::UnknownChain(_))
+        | CommandError::Pin(PinRefused::Vault(VaultError::UnknownChain(_)))
         | CommandError::Targets(TargetsError::Vault(VaultError::UnknownChain(_))) => ("unknown-chain", false),
         CommandError::Vault(VaultError::ChainDiffers { .. }) => ("chain-differs", false),
         CommandError::Vault(_) | CommandError::Targets(TargetsError::Vault(_)) => ("vault-failed", true),
         CommandError::Targets(TargetsError::State(_)) => ("state-files-failed", true),
-        CommandError::Recovery(RecoveryError::NoSuchPoint { .. }) => ("no-such-point", false),
+        CommandError::Pin(PinRefused::Locked { .. }) => ("point-locked", false),
+        CommandError::Pin(PinRefused::Vault(_)) => ("vault-failed", true),
+        CommandError::Pin(PinRefused::UnknownPoint { .. })
+        | CommandError::Recovery(RecoveryError::NoSuchPoint { .. }) => ("no-such-point", false),
         CommandError::Recovery(_) => ("recovery-failed", true),
     };
     v1::Failure {
@@ -149,6 +155,11 @@ async fn perform(member: &Member, body: Body) -> Result<Outcome, CommandError> {
             let retention = convert::retention_in(set.retention)?;
             targets(member)?.set_retention(convert::chain_in(&set.chain)?, retention)?;
             Ok(Outcome::RetentionSet(v1::RetentionSet {}))
+        }
+        Body::SetPin(set) => {
+            let pin = set.pin.map(convert::pin_in).transpose()?;
+            targets(member)?.set_pin(convert::chain_in(&set.chain)?, Sequence(set.sequence), pin)?;
+            Ok(Outcome::PinSet(v1::PinSet {}))
         }
         Body::ListPoints(list) => list_points(targets(member)?, &list),
         Body::StartRecovery(start) => start_recovery(member, start).await,
@@ -311,7 +322,11 @@ fn list_points(targets: &Targets, list: &v1::ListPoints) -> Result<Outcome, Comm
         limit.min(MOST_POINTS)
     };
     let points = targets.reader().points(chain)?;
-    let newest_first = points.iter().rev().take(limit).map(point_out);
+    let pins: BTreeMap<_, _> = targets.reader().pins(chain)?.into_iter().collect();
+    let newest_first = points.iter().rev().take(limit).map(|point| v1::RecoveryPoint {
+        pin: pins.get(&point.sequence).copied().map(convert::pin_out),
+        ..point_out(point)
+    });
     Ok(Outcome::PointsListed(v1::PointsListed {
         points: newest_first.collect(),
     }))
@@ -330,7 +345,9 @@ async fn start_recovery(member: &Member, start: v1::StartRecovery) -> Result<Out
         sequence: Sequence(start.sequence),
         network,
     };
-    let recovered = recovery(member)?.start(targets(member)?.vault(), order).await?;
+    let targets = targets(member)?;
+    let vault = (targets.reader(), targets.vault().path());
+    let recovered = recovery(member)?.start(vault, order).await?;
     Ok(Outcome::RecoveryStarted(v1::RecoveryStarted {
         pid: recovered.vm.pid,
         monitor: recovered.vm.monitor.display().to_string(),

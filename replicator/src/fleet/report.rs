@@ -10,7 +10,7 @@ use crate::{
     assignment::Assignment,
     convert,
     source::{SourcePhase, SourceState},
-    target::{ChainStanding, Targets},
+    target::{ChainDamage, ChainStanding, DamagedPlace, NewestNeeds, Targets},
 };
 
 /// Everything, as of now; whose question it answers is for the stream to say.
@@ -80,12 +80,12 @@ fn targets_out(targets: &Targets) -> Vec<v1::TargetStatus> {
         .into_iter()
         .map(|(chain, standing)| v1::TargetStatus {
             retention: targets.retention(chain).as_ref().map(convert::retention_out),
-            ..target_out(chain, standing)
+            ..target_out(chain, standing, &targets.damage(chain))
         })
         .collect()
 }
 
-fn target_out(chain: ChainId, standing: ChainStanding) -> v1::TargetStatus {
+fn target_out(chain: ChainId, standing: ChainStanding, damage: &ChainDamage) -> v1::TargetStatus {
     let uncertainty = standing.newest.as_ref().map(|point| point.clock_uncertainty);
     v1::TargetStatus {
         vm: standing.vm,
@@ -98,6 +98,22 @@ fn target_out(chain: ChainId, standing: ChainStanding) -> v1::TargetStatus {
         source_connected: standing.source_connected,
         refused_fenced: standing.refused_fenced,
         retention: None,
+        damage: damage.places().map(damage_out).collect(),
+        damaged_places: damage.total(),
+    }
+}
+
+fn damage_out(place: &DamagedPlace) -> v1::VaultDamage {
+    let (volume, offset_bytes) = place.whereabouts.volume.clone().unwrap_or_default();
+    v1::VaultDamage {
+        volume,
+        offset_bytes,
+        file: place.whereabouts.file.clone(),
+        what: place.what.clone(),
+        first_point: place.first.0,
+        last_point: place.last.0,
+        points: place.points,
+        newest: place.newest == NewestNeeds::Yes,
     }
 }
 
@@ -137,5 +153,6 @@ pub(super) fn point_out(point: &PointRecord) -> v1::RecoveryPoint {
             .iter()
             .map(|change| change.bytes.0)
             .fold(0, u64::saturating_add),
+        pin: None,
     }
 }

@@ -39,29 +39,48 @@ struct ExportRecord {
 
 /// Why a point is not exported.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ExportError {
+pub enum ExportError {
+    /// A file of it cannot be used.
     #[error("export file {path} cannot be used")]
     Io {
+        /// Which file.
         path: PathBuf,
+        /// Why.
         #[source]
         source: io::Error,
     },
+    /// A file of it cannot be understood.
     #[error("export file {path} is damaged")]
     Damaged {
+        /// Which file.
         path: PathBuf,
+        /// Why.
         #[source]
         source: serde_json::Error,
     },
+    /// Its process did not start.
     #[error("`{executable}` could not be started")]
     NotStarted {
+        /// The program.
         executable: PathBuf,
+        /// Why.
         #[source]
         source: io::Error,
     },
+    /// Its process did not listen in time, or ended.
     #[error("the export of `{id}` was not ready: {output}")]
-    NotReady { id: RecoveryId, output: String },
+    NotReady {
+        /// Of which recovered VM.
+        id: RecoveryId,
+        /// What the process said.
+        output: String,
+    },
+    /// Another point is exported under the name.
     #[error("`{id}` exports another point already")]
-    Differs { id: RecoveryId },
+    Differs {
+        /// Of which recovered VM.
+        id: RecoveryId,
+    },
 }
 
 impl Exports {
@@ -176,7 +195,8 @@ impl Exports {
         command
             .args(["vault", "serve"])
             .arg(&record.vault)
-            .args(["--chain", &record.chain.to_string(), "--point", &record.sequence.to_string()])
+            .arg(record.chain.to_string())
+            .args(["--point", &record.sequence.to_string()])
             .arg("--socket")
             .arg(self.path(id, "sock"))
             .arg("--pid-file")

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use farshore_blocks::{ByteCount, Digest, Frame, Sequence, clock::WallTime, point_digest};
 use farshore_proto::v1::{self, source_message::Body, target_message};
 use farshore_provider::{Capture, SourceError, StateOfBytes};
-use farshore_transfer::{Message, Outbound, PendingCycle, PointHead, ResumePlan, plan_resume};
+use farshore_transfer::{HeldCycle, Message, Outbound, PendingCycle, PointHead, ResumePlan, plan_resume};
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -158,6 +158,14 @@ impl<'a> Delivery<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What the target has acknowledged of the cycle.
+    pub(crate) fn held_by_target(&self) -> HeldCycle {
+        HeldCycle {
+            cycle: self.outbound.cycle(),
+            durable_through: self.outbound.durable_through(),
+        }
     }
 
     /// How long reading the capture took so far, in all of the cycle.

@@ -12,7 +12,7 @@ use farshore_proto::v1::{self, source_message::Body, target_message};
 use farshore_provider::{
     Capture, CaptureKind, Outcome, ReplicaState, ScanState, Source, SourceError, Tracking, TrackingIdentity,
 };
-use farshore_transfer::PointHead;
+use farshore_transfer::{HeldCycle, PointHead, Watermark};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,9 @@ use crate::{
     metrics::{CyclePhase, CycleResult, Metrics},
 };
 
-/// When a live round leaves less than this behind, the next cycle can take the rest at one instant.
-const LITTLE_LEFT: ByteCount = ByteCount(8 * 1024 * 1024);
+/// When a live round leaves less than this behind, the next cycle can take the rest at one instant. The disks of tests
+/// are small.
+const LITTLE_LEFT: ByteCount = ByteCount(if cfg!(test) { 256 * 1024 } else { 8 * 1024 * 1024 });
 /// A guest that writes faster than the link carries never gets little left: then the instant must take it all.
 const MOST_ROUNDS: u32 = 6;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
@@ -65,6 +66,8 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) state: watch::Sender<SourceState>,
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
+    /// What the target acknowledged of the last scan: what came with its rounds is not tracked any more.
+    pub(crate) scan_acknowledged: Option<HeldCycle>,
 }
 
 impl<S: Source> Engine<S> {
@@ -131,7 +134,12 @@ impl<S: Source> Engine<S> {
         let open_scan = welcome
             .open
             .clone()
-            .filter(|open| open.is_scan && follows(open, welcome.newest));
+            .filter(|open| open.is_scan && follows(open, welcome.newest))
+            .filter(|open| {
+                !self
+                    .scan_acknowledged
+                    .is_some_and(|known| open.held().lacks(&known))
+            });
         let identity = TrackingIdentity {
             vault: welcome.vault,
             chain: self.assignment.chain,
@@ -215,9 +223,32 @@ impl<S: Source> Engine<S> {
             None => Delivery::begin(lane, kind, base).await?,
         };
         let starts = open.map(|open| open.watermarks.clone()).unwrap_or_default();
+        let scanned = self.scan_live(&mut delivery, (purpose, &starts), next).await;
+        self.scan_acknowledged = Some(delivery.held_by_target());
+        scanned?;
+        self.show(|state| {
+            state.phase = if base.is_none() {
+                SourcePhase::AwaitingPoint
+            } else {
+                phase
+            }
+        });
+        let capture = self.source.begin(CaptureKind::Instant, next).await?;
+        let delivered = self.deliver_instant(&mut delivery, &capture).await;
+        drop(delivery);
+        self.settle(capture, delivered).await
+    }
+
+    /// Ships the live disks, then in rounds what got dirty meanwhile, until little is left.
+    async fn scan_live(
+        &mut self,
+        delivery: &mut Delivery<'_>,
+        (purpose, starts): (Purpose, &[Watermark]),
+        next: Sequence,
+    ) -> Result<(), SessionError> {
         let capture = self.source.begin(CaptureKind::Scan, next).await?;
         let total = Worklist::new(purpose, capture.volumes(), &[]).data_left();
-        let mut work = Worklist::new(purpose, capture.volumes(), &starts);
+        let mut work = Worklist::new(purpose, capture.volumes(), starts);
         let already = ByteCount(total.0.saturating_sub(work.data_left().0));
         self.show(|state| {
             state.sync_total = total;
@@ -232,19 +263,9 @@ impl<S: Source> Engine<S> {
             if self.source.backlog().await? <= LITTLE_LEFT {
                 break;
             }
-            self.round(&mut delivery, next).await?;
+            self.round(delivery, next).await?;
         }
-        self.show(|state| {
-            state.phase = if base.is_none() {
-                SourcePhase::AwaitingPoint
-            } else {
-                phase
-            }
-        });
-        let capture = self.source.begin(CaptureKind::Instant, next).await?;
-        let delivered = self.deliver_instant(&mut delivery, &capture).await;
-        drop(delivery);
-        self.settle(capture, delivered).await
+        Ok(())
     }
 
     async fn round(&mut self, delivery: &mut Delivery<'_>, next: Sequence) -> Result<(), SessionError> {

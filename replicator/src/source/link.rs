@@ -50,16 +50,22 @@ pub(crate) struct OpenCycle {
     pub(crate) changes: Vec<ChangeDigest>,
 }
 
+impl OpenCycle {
+    /// How much of which cycle it is.
+    pub(crate) fn held(&self) -> HeldCycle {
+        HeldCycle {
+            cycle: self.cycle,
+            durable_through: self.durable_through,
+        }
+    }
+}
+
 impl Welcomed {
     /// What plans need of it.
     pub(crate) fn head(&self) -> TargetHead {
-        let held = |open: &OpenCycle| HeldCycle {
-            cycle: open.cycle,
-            durable_through: open.durable_through,
-        };
         TargetHead {
             newest: self.newest,
-            open: self.open.as_ref().map(held),
+            open: self.open.as_ref().map(OpenCycle::held),
         }
     }
 }

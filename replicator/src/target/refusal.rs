@@ -157,9 +157,7 @@ impl From<SealRefused> for Refusal {
                 Self::new(RefusalReason::WrongBase, error)
             }
             SealRefused::Messages { .. } | SealRefused::Counts { .. } => Self::new(RefusalReason::Gap, error),
-            SealRefused::VolumeCount { .. } | SealRefused::Record(_) => {
-                Self::new(RefusalReason::Malformed, error)
-            }
+            SealRefused::VolumeCount { .. } => Self::new(RefusalReason::Malformed, error),
             SealRefused::ChangeDigest { .. } | SealRefused::SealedOtherwise { .. } => {
                 Self::new(RefusalReason::WrongDigest, error)
             }

@@ -199,9 +199,8 @@ impl Session {
                 // Only the holder of the epoch may say what is still true.
                 self.check_fence()?;
                 let here = earliest_here(through, offset_nanoseconds, uncertainty);
-                self.targets.change(self.start.chain, |standing| {
-                    standing.valid_through = standing.valid_through.max(Some(here));
-                });
+                let newest = self.writer.head().newest.map(|point| point.sequence);
+                self.targets.still_valid(self.start.chain, newest, here);
             }
         }
         Ok(())

@@ -5,6 +5,8 @@
     reason = "whatever else comes fails the test"
 )]
 
+mod fencing;
+
 use std::time::Duration;
 
 use farshore_blocks::{ByteCount, ChangeHasher, Encoding, Frame, Sequence, VolumeIndex};

@@ -23,6 +23,7 @@ fn seen<'a>(protection: &'a Protection, failover: &'a Failover) -> Observation<'
         fencing: Fencing::NotFenced,
         rpo: Some(Duration::from_secs(3)),
         rpo_target: Duration::from_secs(15),
+        damage: None,
     }
 }
 
@@ -120,4 +121,88 @@ fn after_a_failover_the_old_source_is_not_judged() {
         ..seen(&Protection::Protected, &Failover::FailedOver)
     };
     assert_eq!(health(&observation).0, Health::Normal);
+}
+
+#[test]
+fn damage_of_the_vault_is_critical_and_names_the_points_that_are_hit() {
+    let damage = VaultDamage {
+        places: 3,
+        first: Sequence(4),
+        last: Sequence(9),
+        newest: NewestPoint::Sound,
+    };
+    let observation = Observation {
+        damage: Some(damage),
+        ..seen(&Protection::Protected, &Failover::None)
+    };
+    let (worst, reasons) = health(&observation);
+    assert_eq!(worst, Health::Critical);
+    let shown: Vec<_> = reasons
+        .iter()
+        .map(|reason| (reason.code, reason.what.as_str()))
+        .collect();
+    assert_eq!(
+        shown,
+        [(
+            "vault-damaged",
+            "3 places of the vault cannot be read as written; hit: points from 4 to 9"
+        )]
+    );
+    let one = VaultDamage {
+        places: 1,
+        first: Sequence(9),
+        ..damage
+    };
+    let (_, reasons) = health(&Observation {
+        damage: Some(one),
+        ..observation
+    });
+    assert_eq!(
+        reasons[0].what,
+        "1 place of the vault cannot be read as written; hit: point 9"
+    );
+}
+
+#[test]
+fn a_damaged_newest_point_is_told_as_long_as_one_could_fail_over_to_it() {
+    let damage = VaultDamage {
+        places: 1,
+        first: Sequence(4),
+        last: Sequence(9),
+        newest: NewestPoint::Hit,
+    };
+    let codes = |failover: &Failover| {
+        let (worst, reasons) = health(&Observation {
+            damage: Some(damage),
+            ..seen(&Protection::Protected, failover)
+        });
+        (
+            worst,
+            reasons.iter().map(|reason| reason.code).collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(
+        codes(&Failover::None),
+        (Health::Critical, vec!["newest-point-damaged", "vault-damaged"])
+    );
+    // The recovered VM reads from the vault.
+    assert_eq!(
+        codes(&Failover::FailedOver),
+        (Health::Critical, vec!["vault-damaged"])
+    );
+}
+
+#[test]
+fn every_reason_is_documented() {
+    let document = include_str!("../../../../docs/reason-codes.md");
+    let sources = [include_str!("../health.rs"), include_str!("damage.rs")];
+    let codes: Vec<_> = sources
+        .iter()
+        .flat_map(|source| source.split("code: \"").skip(1))
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert!(codes.len() >= 10, "{codes:?}");
+    for code in codes {
+        assert!(document.contains(&format!("| `{code}` |")), "{code}");
+    }
 }

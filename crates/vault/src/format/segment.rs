@@ -1,75 +1,89 @@
-//! The header of a segment: whose frames the file holds, and which cycle wrote them.
+//! The header of a segment: whose frames the file holds, and which of the chain's files it is.
 
-use farshore_blocks::{ChainId, Incarnation, Sequence};
+use farshore_blocks::{ChainId, Incarnation};
 
 use super::{
-    FORMAT_VERSION, FormatError, Identity,
-    fields::{checked_header, push_crc32},
+    FormatError, Identity, UNIT_BYTES,
+    fields::{checked_header, header},
 };
 
 pub(super) const SEGMENT_MAGIC: [u8; 8] = *b"FARSHSEG";
-pub(crate) const SEGMENT_HEADER_BYTES: usize = 80;
+pub(super) const PACK_MAGIC: [u8; 8] = *b"FARSHPAK";
+/// What a segment's header says takes this much; it is padded to one unit.
+const HEADER_BYTES: usize = 64;
 
-/// What a segment's header says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SegmentHeader {
-    pub(crate) identity: Identity,
-    pub(crate) segment: u64,
-    pub(crate) sequence: Sequence,
-    pub(crate) cycle: u64,
+/// What a file of frames is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum SegmentKind {
+    /// Frames as they came.
+    Ingested,
+    /// Frames that compaction carried over from segments.
+    Packed,
 }
 
-impl SegmentHeader {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
-        bytes.extend_from_slice(&SEGMENT_MAGIC);
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(self.identity.incarnation.as_bytes());
-        bytes.extend_from_slice(self.identity.chain.as_bytes());
-        bytes.extend_from_slice(&self.segment.to_le_bytes());
-        bytes.extend_from_slice(&self.sequence.0.to_le_bytes());
-        bytes.extend_from_slice(&self.cycle.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        push_crc32(&mut bytes);
-        bytes
-    }
+/// Names one file of frames in its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SegmentName {
+    pub(crate) kind: SegmentKind,
+    pub(crate) number: u32,
+}
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut fields = checked_header(bytes, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, "a segment")?;
-        fields.reserved::<4>()?;
-        let header = Self {
-            identity: Identity {
-                incarnation: Incarnation::from_bytes(fields.array()?),
-                chain: ChainId::from_bytes(fields.array()?),
-            },
-            segment: fields.u64()?,
-            sequence: Sequence(fields.u64()?),
-            cycle: fields.u64()?,
-        };
-        fields.reserved::<4>()?;
-        Ok(header)
-    }
-
-    /// Whether the file is the one that was meant. The cycle is not compared: the log does that by the sequence.
-    pub(crate) fn expect(
-        &self,
-        identity: Identity,
-        segment: u64,
-        sequence: Sequence,
-    ) -> Result<(), FormatError> {
-        let differing = [
-            (
-                self.identity.incarnation != identity.incarnation,
-                "vault incarnation",
-            ),
-            (self.identity.chain != identity.chain, "chain"),
-            (self.segment != segment, "segment number"),
-            (self.sequence != sequence, "sequence"),
-        ];
-        match differing.into_iter().find(|(differs, _)| *differs) {
-            Some((_, field)) => Err(FormatError::Identity { field }),
-            None => Ok(()),
+impl SegmentKind {
+    const fn magic(self) -> [u8; 8] {
+        match self {
+            Self::Ingested => SEGMENT_MAGIC,
+            Self::Packed => PACK_MAGIC,
         }
+    }
+
+    const fn what(self) -> &'static str {
+        match self {
+            Self::Ingested => "a segment",
+            Self::Packed => "a pack",
+        }
+    }
+}
+
+impl SegmentName {
+    pub(crate) const fn ingested(number: u32) -> Self {
+        let kind = SegmentKind::Ingested;
+        Self { kind, number }
+    }
+
+    pub(crate) const fn packed(number: u32) -> Self {
+        let kind = SegmentKind::Packed;
+        Self { kind, number }
+    }
+
+    /// The header of this file, one unit long.
+    pub(crate) fn encode(self, identity: Identity) -> Vec<u8> {
+        let mut bytes = header(self.kind.magic());
+        bytes
+            .u32(0)
+            .array(identity.vault.as_bytes())
+            .array(identity.chain.as_bytes())
+            .u32(self.number)
+            .fill_to(HEADER_BYTES - 4)
+            .crc32()
+            .fill_to(UNIT_BYTES);
+        bytes.done()
+    }
+
+    /// Checks that the header is that of this very file.
+    pub(crate) fn check(self, identity: Identity, bytes: &[u8]) -> Result<(), FormatError> {
+        let mut fields = checked_header(bytes, HEADER_BYTES, self.kind.magic(), self.kind.what())?;
+        fields.reserved::<4>()?;
+        let found = Identity {
+            vault: Incarnation::from_bytes(fields.array()?),
+            chain: ChainId::from_bytes(fields.array()?),
+        };
+        found.expect(identity)?;
+        if fields.u32()? != self.number {
+            return Err(FormatError::Identity {
+                field: "segment number",
+            });
+        }
+        let padding = bytes.get(HEADER_BYTES..).unwrap_or_default();
+        super::fields::Fields::new(padding).rest_is_zero_in(padding.len())
     }
 }

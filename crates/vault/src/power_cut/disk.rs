@@ -9,6 +9,9 @@ use std::{
 use super::recording::Operation;
 use crate::storage::Content;
 
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
 /// What the files of a directory hold; `None` is a directory.
 pub(super) type Image = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
@@ -187,7 +190,7 @@ impl Disk {
 impl CachedFile {
     fn after(&self, loss: Loss, dice: &mut Dice) -> Vec<u8> {
         let mut bytes = self.durable.clone();
-        for (number, change) in self.pending.iter().enumerate() {
+        for change in &self.pending {
             let mut change = change.clone();
             match (loss, &mut change) {
                 (Loss::Everything | Loss::Bytes, _) => continue,
@@ -197,16 +200,27 @@ impl CachedFile {
                     if dice.heads() {
                         continue;
                     }
-                    if let Change::Write(_, written) = change
-                        && number + 1 == self.pending.len()
+                    if let Change::Write(position, written) = change
+                        && dice.heads()
                     {
-                        written.truncate(dice.below(written.len() + 1));
+                        tear(&mut bytes, *position, written, dice);
+                        continue;
                     }
                 }
             }
             change.apply(&mut bytes);
         }
         bytes
+    }
+}
+
+/// Lets some sectors of a write reach the disk, and others not.
+fn tear(bytes: &mut Vec<u8>, position: u64, written: &[u8], dice: &mut Dice) {
+    for (number, sector) in written.chunks(SECTOR_BYTES).enumerate() {
+        if dice.heads() {
+            let position = position + (number * SECTOR_BYTES) as u64;
+            Change::Write(position, sector.to_vec()).apply(bytes);
+        }
     }
 }
 
@@ -254,9 +268,5 @@ impl Dice {
 
     fn heads(&mut self) -> bool {
         self.next() & 1 == 1
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
     }
 }

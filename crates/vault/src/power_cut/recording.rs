@@ -11,7 +11,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::storage::{Content, Storage, StoredFile};
+use crate::storage::{Content, FileIdentity, Storage, StoredFile};
+
+/// What a disk is put together from by a test is no copy.
+const SAME_FILE: FileIdentity = FileIdentity {
+    inode: 1,
+    born_nanoseconds: 2,
+};
 
 /// Something that was done, on a path below the recorded root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,9 +138,18 @@ impl Storage for Recording {
         }))
     }
 
-    fn replace_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        self.record(Operation::Replace(self.below(path), content.to_vec()))?;
+    fn open_aligned(&self, path: &Path, content: Content) -> io::Result<Box<dyn StoredFile>> {
+        self.open_file(path, content)
+    }
+
+    fn replace_file(&self, path: &Path, content: &dyn Fn(FileIdentity) -> Vec<u8>) -> io::Result<()> {
+        let content = content(SAME_FILE);
+        self.record(Operation::Replace(self.below(path), content.clone()))?;
         fs::write(path, content)
+    }
+
+    fn identity_of(&self, _: &Path) -> io::Result<FileIdentity> {
+        Ok(SAME_FILE)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {

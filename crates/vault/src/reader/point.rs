@@ -1,84 +1,109 @@
 //! One point as a set of volumes that can be read at any offset; every byte is checked before it is handed out.
 
+mod blocks;
+mod copying;
+
 use std::sync::Arc;
 
-use farshore_blocks::{ByteCount, ByteOffset, Encoding, Extent, Frame, Sequence, VolumeIndex};
+use farshore_blocks::{ByteCount, ByteOffset, Extent, Frame, Sequence, VolumeIndex};
 
-use super::{ReadError, recent::Recent};
+use super::{Allocation, Lease, ReadError, VaultReader, allocation, cache::Cache, homes::Homes};
 use crate::{
     damage::FileError,
-    format::{FormatError, Identity},
-    index::{ExtentMap, FramePlace},
-    layout::ChainLayout,
+    entry::{CHUNK_BYTES, Entry},
+    format::Identity,
+    memtable::Memtable,
     records::{ChainDescription, PointRecord, VolumeDescription},
-    run::read_run,
-    segment::SegmentFile,
+    segment::walk,
+    state::ChainState,
+    tree::{NodeCache, Run},
+    versions::{Layer, resolve},
 };
+use blocks::GroupBlocks;
+use copying::Copying;
 
-/// How many frames are kept in memory, of at most 64 KiB each: 2 MiB.
-const FRAMES_KEPT: usize = 32;
+/// How much memory the index's nodes may take, per point that is read: 16 MiB.
+const NODE_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// How much memory what shows in chunks may take: 48 MiB, which holds 4 GiB of a volume written in pieces of 4 KiB.
+const CHUNK_CACHE_BYTES: usize = 48 * 1024 * 1024;
+/// How much memory whole frames may take of which parts were read: 8 MiB.
+const FRAME_CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// How much memory the block checksums of groups may take: 16 MiB, which is those of 8 GiB.
+const GROUP_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// What an entry takes in memory, with its share of what holds it.
+const ENTRY_BYTES: usize = size_of::<Entry>();
 
-/// How many segments are kept open.
-const SEGMENTS_KEPT_OPEN: usize = 64;
-
-/// What is known of an extent without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Allocation {
-    /// It holds data.
-    Data,
-    /// Zeroes were written to it.
-    Zero,
-    /// It was never written, and reads as zeroes.
-    Hole,
-}
-
-/// A point, open for reading. Any number of threads may read at once.
+/// A point, open for reading. Any number of threads may read at once. What it needs stays while it is open.
 #[derive(Debug)]
 pub struct PointReader {
-    layout: ChainLayout,
-    identity: Identity,
-    description: ChainDescription,
-    record: PointRecord,
-    index: Vec<ExtentMap>,
-    segments: Recent<u64, Arc<SegmentFile>>,
-    frames: Recent<(u64, u32), Frame>,
+    description: Arc<ChainDescription>,
+    record: Arc<PointRecord>,
+    /// The entries of groups that were in no run when the point was opened.
+    unindexed: Memtable,
+    /// Newest first.
+    runs: Vec<Run>,
+    chunks: Cache<(VolumeIndex, u64), Arc<[Entry]>>,
+    frames: Cache<(u32, u32), Frame>,
+    /// The block checksums of groups, by segment and where in the file the group begins.
+    groups: Cache<(u32, u32), Arc<GroupBlocks>>,
+    homes: Homes,
+    _lease: Option<Lease>,
+}
+
+/// A part of what was asked for, and what shows there.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    extent: Extent,
+    entry: Option<Entry>,
 }
 
 impl PointReader {
-    /// Opens the last of `points`, which are all from the chain's first on.
     pub(super) fn open(
-        layout: ChainLayout,
+        reader: VaultReader,
         identity: Identity,
-        description: ChainDescription,
-        points: Vec<PointRecord>,
+        state: &ChainState,
+        record: Arc<PointRecord>,
+        lease: Option<Lease>,
     ) -> Result<Self, ReadError> {
-        let mut index = vec![ExtentMap::default(); description.volumes.len()];
-        for point in &points {
-            add_run(&layout, identity, &description, point, &mut index).map_err(|source| {
-                ReadError::Index {
-                    point: point.sequence,
-                    source,
+        let point = record.sequence;
+        let failed = |source| ReadError::Index { point, source };
+        let layout = reader.layout().chain(identity.chain);
+        let nodes = Arc::new(NodeCache::new(NODE_CACHE_BYTES));
+        let needed = state
+            .runs
+            .iter()
+            .rev()
+            .filter(|run| run.entries > 0 && run.first_sequence <= point);
+        let runs = needed.map(|run| Run::open(&layout.run(run.number), identity, run, Arc::clone(&nodes)));
+        let runs = runs.collect::<Result<Vec<_>, FileError>>().map_err(failed)?;
+        let mut unindexed = Memtable::default();
+        walk::<FileError>(
+            (&layout, identity),
+            state.indexed_through,
+            state.tail,
+            |_, found| {
+                let sequence = found.group.words.sequence;
+                if sequence <= point {
+                    found.entries(sequence).for_each(|entry| unindexed.insert(entry));
                 }
-            })?;
-        }
-        let chain = identity.chain;
-        let record = points.into_iter().next_back().ok_or(ReadError::UnknownPoint {
-            chain,
-            point: Sequence(0),
-            newest: Sequence(0),
-        })?;
+                Ok(())
+            },
+        )
+        .map_err(failed)?;
         Ok(Self {
-            layout,
-            identity,
-            description,
+            description: Arc::clone(&state.description),
             record,
-            index,
-            segments: Recent::new(SEGMENTS_KEPT_OPEN),
-            frames: Recent::new(FRAMES_KEPT),
+            unindexed,
+            runs,
+            chunks: Cache::new(CHUNK_CACHE_BYTES),
+            frames: Cache::new(FRAME_CACHE_BYTES),
+            groups: Cache::new(GROUP_CACHE_BYTES),
+            homes: Homes::new(reader, identity),
+            _lease: lease,
         })
     }
 
-    /// What the log says of the point.
+    /// What the journal says of the point.
     #[must_use]
     pub fn record(&self) -> &PointRecord {
         &self.record
@@ -107,84 +132,61 @@ impl PointReader {
         buffer: &mut [u8],
     ) -> Result<(), ReadError> {
         let length = ByteCount(u64::try_from(buffer.len()).unwrap_or(u64::MAX));
-        let Some((map, extent)) = self.find(volume, offset, length)? else {
+        let Some(extent) = self.find(volume, offset, length)? else {
             return Ok(());
         };
-        let mut rest = buffer;
-        for (part, place) in map.pieces(extent) {
-            let (into, behind) =
-                rest.split_at_mut(usize::try_from(part.length().0).unwrap_or(0).min(rest.len()));
-            rest = behind;
-            match place {
-                Some(place) => {
-                    self.copy_part(volume, &place, part, into)
-                        .map_err(|source| ReadError::Unreadable {
-                            point: self.record.sequence,
-                            volume,
-                            offset: part.start(),
-                            source,
-                        })?;
-                }
-                None => into.fill(0),
-            }
-        }
-        Ok(())
+        let copying = Copying {
+            homes: &self.homes,
+            frames: &self.frames,
+            groups: &self.groups,
+        };
+        let pieces = self.pieces(volume, extent)?;
+        copying
+            .copy(&pieces, buffer)
+            .map_err(|(offset, source)| ReadError::Unreadable {
+                point: self.record.sequence,
+                volume,
+                offset,
+                source,
+            })
     }
 
     /// What is known of `extent`, in order and without gaps; neighbours of one kind are joined.
     ///
     /// # Errors
-    /// When the volume has no such extent.
+    /// When the volume has no such extent, or the index is damaged.
     pub fn extents(
         &self,
         volume: VolumeIndex,
         extent: Extent,
     ) -> Result<Vec<(Extent, Allocation)>, ReadError> {
-        let mut extents: Vec<(Extent, Allocation)> = Vec::new();
-        let Some((map, extent)) = self.find(volume, extent.start(), extent.length())? else {
+        let mut extents = Vec::new();
+        let Some(extent) = self.find(volume, extent.start(), extent.length())? else {
             return Ok(extents);
         };
-        for (part, place) in map.pieces(extent) {
-            let allocation = match place.map(|place| place.encoding) {
-                Some(Encoding::Raw) => Allocation::Data,
-                Some(Encoding::Zero) => Allocation::Zero,
-                None => Allocation::Hole,
-            };
-            let joined = extents
-                .last()
-                .filter(|(_, last)| *last == allocation)
-                .and_then(|(last, _)| {
-                    Extent::new(
-                        last.start(),
-                        ByteCount(last.length().0.saturating_add(part.length().0)),
-                    )
-                });
-            match (joined, extents.last_mut()) {
-                (Some(joined), Some(last)) => last.0 = joined,
-                (_, _) => extents.push((part, allocation)),
+        for part in extent.pieces(ByteCount(CHUNK_BYTES)) {
+            for piece in self.pieces(volume, part)? {
+                let kind = Allocation::of(piece.entry.map(|entry| entry.place.encoding));
+                allocation::push(&mut extents, piece.extent, kind);
             }
         }
         Ok(extents)
     }
 
-    /// The volume's map and the extent asked for; `None` when nothing is asked for.
+    /// The extent asked for, if the volume has it; `None` when nothing is asked for.
     fn find(
         &self,
         volume: VolumeIndex,
         offset: ByteOffset,
         length: ByteCount,
-    ) -> Result<Option<(&ExtentMap, Extent)>, ReadError> {
+    ) -> Result<Option<Extent>, ReadError> {
         let volumes = &self.description.volumes;
-        let (Some(map), Some(described)) =
-            (self.index.get(volume.as_usize()), volumes.get(volume.as_usize()))
-        else {
+        let Some(described) = volumes.get(volume.as_usize()) else {
             let volumes = volumes.len();
             return Err(ReadError::UnknownVolume { volume, volumes });
         };
-        if offset
-            .checked_add(length)
-            .is_none_or(|end| end.0 > described.size.0)
-        {
+        let end = offset.checked_add(length);
+        if end.is_none_or(|end| end.0 > described.size.0) {
             return Err(ReadError::OutOfBounds {
                 volume,
                 offset,
@@ -192,63 +194,53 @@ impl PointReader {
                 size: described.size,
             });
         }
-        Ok(Extent::new(offset, length).map(|extent| (map, extent)))
+        Ok(Extent::new(offset, length))
     }
 
-    fn copy_part(
-        &self,
-        volume: VolumeIndex,
-        place: &FramePlace,
-        part: Extent,
-        into: &mut [u8],
-    ) -> Result<(), FileError> {
-        let frame = self.frames.get_or_fetch((place.segment, place.position), || {
-            self.segment(place)?.frame_at(volume, place)
-        })?;
-        match frame.encoding() {
-            Encoding::Zero => into.fill(0),
-            Encoding::Raw => {
-                let skipped = part.start().0.saturating_sub(place.frame.start().0);
-                let from = usize::try_from(skipped).unwrap_or(usize::MAX);
-                let raw = frame.payload().get(from..from.saturating_add(into.len()));
-                let error = FormatError::Bounds { field: "extent" };
-                let path = self.layout.segment(place.segment);
-                let raw = raw.ok_or_else(|| FileError::damaged(&path, u64::from(place.position), error))?;
-                into.copy_from_slice(raw);
+    /// What shows in each part of `extent`, in order and without gaps.
+    fn pieces(&self, volume: VolumeIndex, extent: Extent) -> Result<Vec<Piece>, ReadError> {
+        let mut pieces = Vec::new();
+        let mut at = extent.start();
+        let end = extent.end();
+        let first = extent.start().0 / CHUNK_BYTES;
+        let last = end.0.saturating_sub(1) / CHUNK_BYTES;
+        for chunk in first..=last {
+            for entry in self.chunk(volume, chunk)?.iter() {
+                let shown = Extent::new(ByteOffset(entry.start), ByteCount(u64::from(entry.length)));
+                let Some(part) = shown.and_then(|shown| shown.intersection(extent)) else {
+                    continue;
+                };
+                pieces.extend(hole(at, part.start()));
+                let entry = Some(*entry);
+                pieces.push(Piece { extent: part, entry });
+                at = part.end();
             }
         }
-        Ok(())
+        pieces.extend(hole(at, end));
+        Ok(pieces)
     }
 
-    fn segment(&self, place: &FramePlace) -> Result<Arc<SegmentFile>, FileError> {
-        self.segments.get_or_fetch(place.segment, || {
-            SegmentFile::open(&self.layout, self.identity, place.segment, place.sequence).map(Arc::new)
+    /// What shows in one chunk.
+    fn chunk(&self, volume: VolumeIndex, chunk: u64) -> Result<Arc<[Entry]>, ReadError> {
+        let point = self.record.sequence;
+        self.chunks.get_or_fetch((volume, chunk), || {
+            let mut layers = vec![Layer::Memtable(&self.unindexed)];
+            layers.extend(self.runs.iter().map(Layer::Run));
+            let shown = resolve(&layers, volume, chunk, point);
+            let shown: Arc<[Entry]> = shown.map_err(|source| ReadError::Index { point, source })?.into();
+            let weight = shown.len().saturating_add(2).saturating_mul(ENTRY_BYTES);
+            Ok((shown, weight))
         })
+    }
+
+    /// The point's sequence.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        self.record.sequence
     }
 }
 
-fn add_run(
-    layout: &ChainLayout,
-    identity: Identity,
-    description: &ChainDescription,
-    point: &PointRecord,
-    index: &mut [ExtentMap],
-) -> Result<(), FileError> {
-    let path = layout.run(point.sequence);
-    let mut wrong = None;
-    read_run(&path, identity, point.sequence, &point.run, |entry| {
-        let volume = entry.volume.as_usize();
-        let size = description.volumes.get(volume).map_or(0, |volume| volume.size.0);
-        let own = point.segments.is_some_and(|range| range.contains(entry.segment));
-        match index.get_mut(volume) {
-            Some(map) if own && entry.extent.end().0 <= size => {
-                map.insert(entry.extent, FramePlace::of_entry(&entry, point.sequence));
-            }
-            Some(_) | None => wrong = Some(FormatError::Bounds { field: "entries" }),
-        }
-    })?;
-    match wrong {
-        Some(error) => Err(FileError::damaged(&path, 0, error)),
-        None => Ok(()),
-    }
+fn hole(from: ByteOffset, to: ByteOffset) -> Option<Piece> {
+    let extent = Extent::new(from, ByteCount(to.0.checked_sub(from.0)?))?;
+    Some(Piece { extent, entry: None })
 }

@@ -25,10 +25,12 @@ pub enum VaultError {
         path: PathBuf,
     },
     /// Another process, or another handle, has the vault open for writing.
-    #[error("`{}` is open for writing elsewhere: one writer at a time is accepted", path.display())]
+    #[error("`{}` is open for writing elsewhere{}: one writer at a time is accepted", path.display(), by(.process.as_ref()))]
     Locked {
         /// Which directory.
         path: PathBuf,
+        /// By which process, if it said so.
+        process: Option<u32>,
     },
     /// The vault has no such chain.
     #[error("the vault has no chain {0}")]
@@ -50,6 +52,12 @@ pub enum VaultError {
     /// The system gave no randomness.
     #[error("the system has no randomness for a new identity")]
     Randomness(#[source] io::Error),
+}
+
+fn by(process: Option<&u32>) -> String {
+    process
+        .map(|process| format!(" (process {process})"))
+        .unwrap_or_default()
 }
 
 impl From<StorageError> for VaultError {

@@ -1,4 +1,6 @@
-//! What a verification tells: what was proven of each chain, and the first thing that is wrong.
+//! What a verification tells: what was proven of each chain, and what is wrong.
+
+use std::path::PathBuf;
 
 use farshore_blocks::{ByteCount, ByteOffset, ChainId, ChangeDigest, Digest, Sequence, VolumeIndex};
 
@@ -7,8 +9,20 @@ use crate::{damage::FileError, vault::VaultError};
 /// What was proven, and what not.
 #[derive(Debug)]
 pub struct Report {
+    /// Records of the journal that one of its two copies has wrong; the other made up for it. The vault's next
+    /// writer mends them.
+    pub damaged_records: Vec<DamagedRecord>,
     /// Every chain of the vault.
     pub chains: Vec<ChainReport>,
+}
+
+/// A record that one copy of the journal has wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedRecord {
+    /// Which file.
+    pub path: PathBuf,
+    /// Where in the file it begins.
+    pub position: u64,
 }
 
 /// What was proven of one chain.
@@ -18,23 +32,23 @@ pub struct ChainReport {
     pub chain: ChainId,
     /// The VM that it protects.
     pub vm: String,
-    /// How many points were proven, from the first on.
+    /// How many points were proven.
     pub points: u64,
-    /// How many frames they have.
+    /// How many frames were read and found right.
     pub frames: u64,
-    /// How many raw bytes the frames stand for.
+    /// How many raw bytes they stand for.
     pub bytes: ByteCount,
-    /// The first thing that is wrong; none of what follows it is proven.
-    pub problem: Option<Problem>,
+    /// What is wrong, in the order of points, volumes and offsets; the first of them if they are very many.
+    pub problems: Vec<Problem>,
 }
 
 /// Something that is wrong.
 #[derive(Debug, thiserror::Error)]
 #[error("point {point}{}{}", at_volume(.volume.as_ref()), at_offset(.offset.as_ref()))]
 pub struct Problem {
-    /// The first bad point; 0 where it cannot be told.
+    /// The first point that is hit; 0 where it cannot be told.
     pub point: Sequence,
-    /// The first bad volume, if it can be told.
+    /// The volume, if it can be told.
     pub volume: Option<VolumeIndex>,
     /// The first bad byte of the volume, if it can be told.
     pub offset: Option<ByteOffset>,
@@ -49,12 +63,15 @@ pub enum ProblemKind {
     /// A file is damaged or out of reach.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The log of points, or the epoch, cannot be read.
+    /// The chain cannot be read.
     #[error(transparent)]
-    Log(Box<VaultError>),
+    Chain(Box<VaultError>),
     /// A frame lies outside the chain's volumes.
     #[error("a frame lies outside the volume")]
     OutOfBounds,
+    /// The bytes have the right checksum, but are not those that were ingested.
+    #[error("the bytes are not those that were ingested: their BLAKE3 digest differs")]
+    Fingerprint,
     /// The frames are not those that were proven when the point was sealed.
     #[error("the changes give digest {} ({} frames, {}) where {} ({} frames, {}) was sealed",
         actual.digest, actual.frames, actual.bytes, sealed.digest, sealed.frames, sealed.bytes)]
@@ -72,9 +89,15 @@ pub enum ProblemKind {
         /// What was sealed.
         sealed: Digest,
     },
-    /// The index does not say what the segments say.
-    #[error("the index is not the one that the segments give")]
-    IndexDiffers,
+    /// What the thinned points show is not what was proven when they were thinned.
+    #[error("the index gives digest {} ({} extents) where {} ({} extents) was proven when older points were dropped",
+        actual.digest, actual.frames, proven.digest, proven.frames)]
+    Settled {
+        /// What the index gives.
+        actual: Box<ChangeDigest>,
+        /// What was proven.
+        proven: Box<ChangeDigest>,
+    },
 }
 
 /// How far a verification has come.
@@ -86,13 +109,15 @@ pub struct VerifyProgress {
     pub point: Sequence,
     /// The chain's newest point.
     pub newest: Sequence,
+    /// How many raw bytes of it were read and found right.
+    pub bytes: ByteCount,
 }
 
 impl Report {
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.chains.iter().all(|chain| chain.problem.is_none())
+        self.damaged_records.is_empty() && self.chains.iter().all(|chain| chain.problems.is_empty())
     }
 }
 
@@ -104,7 +129,7 @@ impl From<FileError> for Problem {
 
 impl Problem {
     /// A problem whose point is filled in by whoever knows it.
-    pub(super) fn somewhere(kind: ProblemKind) -> Self {
+    pub(crate) fn somewhere(kind: ProblemKind) -> Self {
         Self {
             point: Sequence(0),
             volume: None,
@@ -113,12 +138,16 @@ impl Problem {
         }
     }
 
-    pub(super) fn at(volume: VolumeIndex, offset: ByteOffset, kind: ProblemKind) -> Self {
+    pub(crate) fn at(volume: VolumeIndex, offset: ByteOffset, kind: ProblemKind) -> Self {
         Self {
             volume: Some(volume),
             offset: Some(offset),
             ..Self::somewhere(kind)
         }
+    }
+
+    pub(crate) fn of(self, point: Sequence) -> Self {
+        Self { point, ..self }
     }
 }
 

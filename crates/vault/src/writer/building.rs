@@ -1,142 +1,175 @@
-//! A cycle that is being built: what of it is durable, what was appended since, and its index in memory.
+//! A cycle that is being built: what of it is durable, what was appended since, and its entries of the index.
 
-use std::sync::Arc;
+use farshore_blocks::{ByteOffset, ChangeDigest, ChangeHasher, Digest, Epoch, Frame, VolumeIndex};
 
-use farshore_blocks::{ByteOffset, ChangeDigest, ChangeHasher, Epoch, Frame, VolumeIndex};
-
+use super::segments::SegmentWriter;
 use crate::{
-    format::{RecordKind, encode_record},
-    index::ExtentMap,
+    format::{
+        CycleWords, Group, MAX_GROUP_FRAMES, MessageEnds, MessagePart, Position, StoredFrame, block_checksums,
+    },
+    memtable::Memtable,
     records::OpenCycle,
+    segment::FoundGroup,
     storage::StorageError,
-    vault::ChainState,
-    writer::segments::SegmentWriter,
 };
+
+/// A message is cut into groups of about this many bytes of payload.
+const GROUP_PAYLOAD_BYTES: usize = 4 * 1024 * 1024;
 
 /// The open cycle.
 #[derive(Debug)]
 pub(super) struct Building {
-    /// What `open` says on disk.
+    /// As far as it is durable.
     pub(super) durable: OpenCycle,
-    appended: Progress,
-    pub(super) segments: SegmentWriter,
-    pub(super) index: Vec<ExtentMap>,
-    state: Arc<ChainState>,
+    /// As far as it was appended.
+    pub(super) appended: OpenCycle,
+    /// The entries of the frames that are in no run.
+    pub(super) entries: Memtable,
 }
 
-/// How far a cycle has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Progress {
-    last_message: u64,
-    watermarks: Vec<ByteOffset>,
-    changes: Vec<ChangeDigest>,
+/// A message as its source ships it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub(super) number: u64,
+    pub(super) frames: &'a [Frame],
+    pub(super) watermarks: &'a [(VolumeIndex, ByteOffset)],
 }
 
 impl Building {
-    /// A cycle without messages, whose `open` is not written yet.
-    pub(super) fn fresh(state: Arc<ChainState>, open: OpenCycle, first_segment: u64) -> Self {
-        let segments = SegmentWriter::fresh(Arc::clone(&state), open.sequence, open.cycle, first_segment);
-        let index = vec![ExtentMap::default(); state.description.volumes.len()];
-        Self::resumed(state, open, segments, index)
-    }
-
-    /// A cycle as `open` describes it.
-    pub(super) fn resumed(
-        state: Arc<ChainState>,
-        open: OpenCycle,
-        segments: SegmentWriter,
-        index: Vec<ExtentMap>,
-    ) -> Self {
+    /// A cycle that stands where `open` says.
+    pub(super) fn new(open: OpenCycle) -> Self {
         Self {
-            appended: Progress::of(&open),
-            durable: open,
-            segments,
-            index,
-            state,
+            durable: open.clone(),
+            appended: open,
+            entries: Memtable::default(),
         }
-    }
-
-    pub(super) fn last_message(&self) -> u64 {
-        self.appended.last_message
-    }
-
-    pub(super) fn changes(&self) -> &[ChangeDigest] {
-        &self.appended.changes
     }
 
     pub(super) fn has_unsynced(&self) -> bool {
-        self.appended != Progress::of(&self.durable)
+        self.appended != self.durable
     }
 
-    /// Appends a message whose frames and watermarks are known to be in bounds; all of it or nothing.
+    /// Goes on under a newer epoch.
+    pub(super) fn continue_under(&mut self, epoch: Epoch) {
+        self.appended.epoch = epoch;
+        self.durable.epoch = epoch;
+    }
+
+    /// Appends a message whose frames and watermarks are known to be in bounds; all of it or nothing. Gives how
+    /// many groups it took.
     pub(super) fn append(
         &mut self,
-        message_number: u64,
-        frames: &[Frame],
-        watermarks: &[(VolumeIndex, ByteOffset)],
-    ) -> Result<(), StorageError> {
+        segments: &mut SegmentWriter,
+        message: Message<'_>,
+    ) -> Result<usize, StorageError> {
+        let start = segments.cursor();
         let mut progress = self.appended.clone();
-        progress.last_message = message_number;
-        for frame in frames {
-            if let Some(change) = progress.changes.get_mut(frame.volume().as_usize()) {
-                let mut hasher = ChangeHasher::resume(*change);
-                hasher.update(
-                    frame.volume(),
-                    frame.extent().start(),
-                    frame.raw_length(),
-                    &frame.raw_digest(),
-                );
-                *change = hasher.digest();
-            }
-        }
-        for (volume, offset) in watermarks {
+        progress.last_message = message.number;
+        for (volume, offset) in message.watermarks {
             if let Some(watermark) = progress.watermarks.get_mut(volume.as_usize()) {
                 *watermark = *offset;
             }
         }
-        let places = self.segments.write(frames)?;
-        for (frame, place) in frames.iter().zip(places) {
-            if let Some(map) = self.index.get_mut(frame.volume().as_usize()) {
-                map.insert(frame.extent(), place);
+        let mut written = Vec::new();
+        let parts = parts_of(message.frames);
+        let last = parts.len().saturating_sub(1);
+        for (index, frames) in parts.into_iter().enumerate() {
+            let mut group = group_of(&mut progress, message.number, frames, segments.durable());
+            group.part.index = u32::try_from(index).unwrap_or(u32::MAX);
+            if index == last {
+                group.part.ends = MessageEnds::Here;
+                group.watermarks = message.watermarks.to_vec();
+            }
+            match segments.append(&group, frames) {
+                Ok(found) => written.push(found),
+                Err(error) => {
+                    segments.back_to(start);
+                    return Err(error);
+                }
             }
         }
+        written.iter().for_each(|found| self.add(found));
         self.appended = progress;
-        Ok(())
+        Ok(written.len())
     }
 
-    /// Makes the frames durable. When this fails it is unknown which are.
-    pub(super) fn sync_segments(&mut self) -> Result<(), StorageError> {
-        self.segments.sync()
-    }
-
-    /// Writes down, durably, that everything appended is held, under `epoch`. The frames must be durable already.
-    /// When this fails, either the old record or the new one is on disk, and both are true.
-    pub(super) fn replace_open(&mut self, epoch: Epoch) -> Result<(), StorageError> {
-        let progress = self.appended.clone();
-        let open = OpenCycle {
-            epoch,
-            last_message: progress.last_message,
-            watermarks: progress.watermarks,
-            changes: progress.changes,
-            segments: self.segments.range(),
-            ..self.durable.clone()
-        };
-        let path = self.state.layout.open();
-        let record = encode_record(RecordKind::Open, self.state.identity, 0, &open).map_err(|error| {
-            StorageError::new("encode the record for", &path, std::io::Error::other(error))
-        })?;
-        self.state.disk.replace_file(&path, &record)?;
-        self.durable = open;
-        Ok(())
+    /// Takes the frames of a group into the index.
+    pub(super) fn add(&mut self, found: &FoundGroup) {
+        for entry in found.entries(self.appended.sequence) {
+            self.entries.insert(entry);
+        }
     }
 }
 
-impl Progress {
-    fn of(open: &OpenCycle) -> Self {
-        Self {
-            last_message: open.last_message,
-            watermarks: open.watermarks.clone(),
-            changes: open.changes.clone(),
+/// What all groups of this cycle say.
+fn words_of(open: &OpenCycle) -> CycleWords {
+    CycleWords {
+        sequence: open.sequence,
+        cycle: open.cycle,
+        kind: open.kind,
+        epoch: open.epoch,
+        base: open.base.map_or(Digest::default(), |base| base.digest),
+    }
+}
+
+/// The group of these frames, whose proofs go on from `progress`.
+fn group_of(progress: &mut OpenCycle, message: u64, frames: &[Frame], durable_before: Position) -> Group {
+    let mut stored = Vec::with_capacity(frames.len());
+    let mut touched: Vec<VolumeIndex> = Vec::new();
+    for frame in frames {
+        let raw = frame.raw_digest();
+        let fingerprint = raw
+            .as_bytes()
+            .first_chunk()
+            .copied()
+            .map_or(0, u64::from_le_bytes);
+        stored.push(StoredFrame::of(frame, fingerprint));
+        let volume = frame.volume();
+        if let Some(change) = progress.changes.get_mut(volume.as_usize()) {
+            let mut hasher = ChangeHasher::resume(*change);
+            hasher.update(volume, frame.extent().start(), frame.raw_length(), &raw);
+            *change = hasher.digest();
+        }
+        if !touched.contains(&volume) {
+            touched.push(volume);
+        }
+    }
+    let proof = |volume: VolumeIndex| -> Option<(VolumeIndex, ChangeDigest)> {
+        Some((volume, *progress.changes.get(volume.as_usize())?))
+    };
+    Group {
+        words: words_of(progress),
+        message,
+        part: MessagePart {
+            index: 0,
+            ends: MessageEnds::Later,
+        },
+        durable_before,
+        frames: stored,
+        origins: Vec::new(),
+        changes: touched.into_iter().filter_map(proof).collect(),
+        watermarks: Vec::new(),
+        blocks: frames.iter().flat_map(block_checksums).collect(),
+    }
+}
+
+/// Cuts a message's frames into those of one group each; a message without frames is one empty group.
+fn parts_of(frames: &[Frame]) -> Vec<&[Frame]> {
+    let limit = usize::try_from(MAX_GROUP_FRAMES).unwrap_or(usize::MAX);
+    let mut parts = Vec::new();
+    let mut rest = frames;
+    loop {
+        let mut payload: usize = 0;
+        let fitting = rest.iter().take(limit).take_while(|frame| {
+            let fits = payload == 0 || payload.saturating_add(frame.payload().len()) <= GROUP_PAYLOAD_BYTES;
+            payload = payload.saturating_add(frame.payload().len());
+            fits
+        });
+        let (part, behind) = rest.split_at(fitting.count());
+        parts.push(part);
+        rest = behind;
+        if rest.is_empty() {
+            return parts;
         }
     }
 }

@@ -3,7 +3,7 @@
 use farshore_blocks::{ByteCount, ByteOffset, ChangeDigest, Digest, Epoch, Sequence, VolumeIndex};
 
 use crate::{
-    FormatError, StorageError,
+    StorageError,
     fence::WrongEpoch,
     records::{BasePoint, CycleKind},
 };
@@ -223,9 +223,6 @@ pub enum SealRefused {
         /// What the request would give.
         given: Digest,
     },
-    /// The point cannot be written down.
-    #[error("the point's record cannot be written")]
-    Record(#[source] FormatError),
     /// The writer must be opened again.
     #[error(transparent)]
     Broken(#[from] WriterBroken),

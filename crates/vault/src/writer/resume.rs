@@ -1,165 +1,314 @@
-//! Opening a chain for writing: puts in order what a crash left, and picks up the cycle that was being built.
+//! Opening a chain for writing: picks up the cycle that was being built, cuts off what is not whole behind it, and
+//! removes files that nothing names.
 //!
-//! What a crash can leave is the table in [`crate::log`]. Segments that neither a point nor the open cycle names,
-//! and runs of points that do not exist, are swept.
+//! The groups behind the newest point are the open cycle, up to the first that is torn, foreign or out of order.
+//! What a group says was durable when it was written need not be looked at again; behind that the payloads are
+//! checked, and what is whole is written once more, because a sync that failed may have left it readable but not
+//! durable.
 
 use std::{fs, path::Path, sync::Arc};
 
-use farshore_blocks::{ByteCount, Sequence};
+use farshore_blocks::{Digest, Sequence};
 
+use super::{ChainWriter, Soundness, building::Building, segments::SegmentWriter};
 use crate::{
-    damage::{FileError, read_exactly, read_record},
-    format::{FormatError, RecordKind},
-    index::{ExtentMap, FramePlace},
-    layout::{run_sequence, segment_number},
-    log::{PointsLog, Standing},
-    records::{OpenCycle, PointRecord, SegmentRange},
-    segment::SegmentFile,
-    storage::{Content, StorageError},
-    vault::{ChainState, WriterTenure},
-    writer::{ChainWriter, Soundness, building::Building, segments::SegmentWriter},
+    damage::FileError,
+    format::{FormatError, Group, MessageEnds, Position, SegmentKind, SegmentName},
+    layout::{run_number, segment_name},
+    memtable::Memtable,
+    reader::leased,
+    records::OpenCycle,
+    segment::{FoundGroup, SegmentFile, walk},
+    state::ChainState,
+    storage::{AlignedBuffer, Content, StorageError},
+    vault::{ChainHandle, WriterTenure},
 };
 
+/// How much is written again at once.
+const REWRITE_BYTES: u32 = 4 * 1024 * 1024;
+
 pub(super) fn open(tenure: WriterTenure) -> Result<ChainWriter, FileError> {
-    let state = Arc::clone(&tenure.state);
+    let chain = Arc::clone(&tenure.chain);
     // Names that an earlier writer left visible but, for a sync that failed, not durable.
-    state.disk.sync_directory(state.layout.root())?;
-    let path = state.layout.points();
-    let log = PointsLog::read(&path, state.identity)?;
-    let open: Option<OpenCycle> = read_record(&state.layout.open(), RecordKind::Open, state.identity)?;
-    let Some(standing) = log.standing(open.as_ref().map(|open| open.sequence)) else {
-        return Err(log.contradiction(&path));
-    };
-    let open = match standing {
-        Standing::Idle => None,
-        Standing::Building => open,
-        Standing::SealTorn => {
-            cut_torn_record(&state, log.whole_bytes)?;
-            open
-        }
-        Standing::SealUnconfirmed => {
-            confirm_seal(&state, &log)?;
-            None
-        }
-    };
-    let ranges: Vec<SegmentRange> = log
-        .points
-        .iter()
-        .filter_map(|point| point.segments)
-        .chain(open.as_ref().and_then(|open| open.segments))
-        .collect();
-    sweep_segments(&state, |segment| {
-        ranges.iter().any(|range| range.contains(segment))
-    })?;
-    let newest = log.newest().cloned();
-    sweep_runs(
-        &state,
-        newest.as_ref().map_or(Sequence(0), |point| point.sequence),
-    )?;
-    let next_segment = ranges
-        .iter()
-        .map(|range| range.last.saturating_add(1))
-        .max()
-        .unwrap_or(1);
-    let cycle = open
-        .map(|open| resume_cycle(&state, open, newest.as_ref(), next_segment))
-        .transpose()?;
-    let next_segment = cycle
-        .as_ref()
-        .and_then(|cycle| cycle.durable.segments)
-        .map_or(next_segment, |range| range.first);
+    for directory in [
+        chain.layout.root().to_owned(),
+        chain.layout.segments(),
+        chain.layout.runs(),
+    ] {
+        chain.disk.sync_directory(&directory)?;
+    }
+    let state = chain.state();
+    let mut unindexed = Memtable::default();
+    let mut unindexed_groups: usize = 0;
+    if state.indexed_through < state.tail {
+        let place = (&chain.layout, chain.identity);
+        walk::<FileError>(place, state.indexed_through, state.tail, |_, found| {
+            found
+                .entries(found.group.words.sequence)
+                .for_each(|entry| unindexed.insert(entry));
+            unindexed_groups = unindexed_groups.saturating_add(1);
+            Ok(())
+        })?;
+    }
+    let begin = state.indexed_through.max(state.tail);
+    let found = find_open(&chain, &state, begin)?;
+    let end = settle_end(&chain, &found, begin)?;
+    let cycle = rebuild(&state, &found);
+    unindexed_groups = unindexed_groups.saturating_add(found.len());
+    sweep(&chain, end);
     Ok(ChainWriter {
+        newest: state.newest().cloned(),
+        segments: SegmentWriter::new(chain, end),
         tenure,
-        newest,
-        log_end: log.whole_bytes,
-        next_segment,
+        unindexed,
+        unindexed_groups,
         cycle,
         soundness: Soundness::Sound,
     })
 }
 
-/// Takes back a record that was being written.
-fn cut_torn_record(state: &ChainState, whole_bytes: u64) -> Result<(), StorageError> {
-    let mut file = state.disk.open_file(&state.layout.points(), Content::Kept)?;
-    file.set_length(whole_bytes)?;
-    file.sync()
+/// The groups of the open cycle from `begin` on that can be believed, up to the last whole message.
+fn find_open(chain: &ChainHandle, state: &ChainState, begin: Position) -> Result<Vec<FoundGroup>, FileError> {
+    let mut found: Vec<FoundGroup> = Vec::new();
+    let mut at = begin;
+    while let Some(group) = next_group(chain, &mut at)? {
+        if !follows(chain, state, found.last(), &group.group) {
+            break;
+        }
+        at = group.end;
+        found.push(group);
+    }
+    let known = found
+        .iter()
+        .map(|group| group.group.durable_before)
+        .max()
+        .unwrap_or(begin);
+    let doubtful = found
+        .iter()
+        .position(|group| group.end > known)
+        .unwrap_or(found.len());
+    for index in doubtful..found.len() {
+        let Some(group) = found.get(index) else { break };
+        let name = SegmentName::ingested(group.at.segment);
+        let segment = SegmentFile::open(&chain.layout, chain.identity, name)?;
+        match segment.check_payloads(group) {
+            Ok(()) => {}
+            // Torn. What cannot be read at all may well be whole: that is no reason to cut it off.
+            Err(FileError::Damaged(_)) => found.truncate(index),
+            Err(error) => return Err(error),
+        }
+    }
+    while found
+        .last()
+        .is_some_and(|group| group.group.part.ends == MessageEnds::Later)
+    {
+        found.pop();
+    }
+    Ok(found)
 }
 
-/// Makes sure of a record that is there but was never confirmed. It is written again, because a sync that failed
-/// may have left it readable but not durable, and another sync alone would not tell.
-fn confirm_seal(state: &ChainState, log: &PointsLog) -> Result<(), FileError> {
-    let path = state.layout.points();
-    let length = log.whole_bytes.saturating_sub(log.last_start);
-    let mut record = vec![0; usize::try_from(length).unwrap_or(0)];
-    let readable = fs::File::open(&path).map_err(|error| StorageError::new("open", &path, error))?;
-    read_exactly(&readable, &path, &mut record, log.last_start)?;
-    let mut file = state.disk.open_file(&path, Content::Kept)?;
-    file.write_at(&record, log.last_start)?;
-    file.sync()?;
-    state.disk.remove_file(&state.layout.open())?;
-    state.disk.sync_directory(state.layout.root())?;
+/// The group at `at`, or the first of the next segment where this one ends; none if there is none or it is not whole.
+fn next_group(chain: &ChainHandle, at: &mut Position) -> Result<Option<FoundGroup>, FileError> {
+    loop {
+        let name = SegmentName::ingested(at.segment);
+        let opened = SegmentFile::open(&chain.layout, chain.identity, name);
+        let group = opened.and_then(|segment| segment.group_at(at.offset));
+        match group {
+            Ok(Some(group)) => return Ok(Some(group)),
+            Ok(None) => match at.segment.checked_add(1) {
+                Some(next) => *at = Position::beginning_of(next),
+                None => return Ok(None),
+            },
+            Err(FileError::Damaged(_)) => return Ok(None),
+            Err(FileError::Storage(error)) if error.source.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether a group goes on where the one before it, or what was flushed, ended.
+fn follows(chain: &ChainHandle, state: &ChainState, before: Option<&FoundGroup>, group: &Group) -> bool {
+    let flushed = state.open.as_ref();
+    let words = &group.words;
+    let base = state.base().map_or(Digest::default(), |base| base.digest);
+    let cycle = before
+        .map(|before| before.group.words.cycle)
+        .or(flushed.map(|open| open.cycle));
+    let volumes = &chain.description.volumes;
+    let (message, index) = match before.map(|before| (before.group.message, before.group.part)) {
+        Some((message, part)) if part.ends == MessageEnds::Later => (message, part.index.saturating_add(1)),
+        Some((message, _)) => (message.saturating_add(1), 0),
+        None => (flushed.map_or(0, |open| open.last_message).saturating_add(1), 0),
+    };
+    words.sequence == state.newest_sequence().next()
+        && words.base == base
+        && cycle.is_none_or(|cycle| cycle == words.cycle)
+        && (group.message, group.part.index) == (message, index)
+        && group.origins.is_empty()
+        && group.frames.iter().all(|frame| {
+            let volume = volumes.get(frame.volume.as_usize());
+            volume.is_some_and(|volume| frame.extent.end().0 <= volume.size.0)
+        })
+        && group
+            .changes
+            .iter()
+            .all(|(volume, _)| volume.as_usize() < volumes.len())
+        && group
+            .watermarks
+            .iter()
+            .all(|(volume, _)| volume.as_usize() < volumes.len())
+}
+
+/// Makes sure of the groups that were found, and cuts off what lies behind them.
+fn settle_end(chain: &ChainHandle, found: &[FoundGroup], begin: Position) -> Result<Position, FileError> {
+    let known = found
+        .iter()
+        .map(|group| group.group.durable_before)
+        .max()
+        .unwrap_or(begin);
+    let end = found.last().map_or(begin, |group| group.end);
+    check_end(chain, end)?;
+    for group in found.iter().filter(|group| group.end > known) {
+        rewrite(chain, group)?;
+    }
+    let name = SegmentName::ingested(end.segment);
+    let path = chain.layout.segment(name);
+    if end != Position::beginning_of(end.segment) {
+        let mut file = chain.disk.open_aligned(&path, Content::Kept)?;
+        file.set_length(u64::from(end.offset))?;
+        file.sync()?;
+    }
+    // Durably: a segment that came back behind what is written from now on could be taken for its continuation.
+    remove_all_but(chain, &chain.layout.segments(), |path| {
+        segment_name(path).is_none_or(|name| name.kind == SegmentKind::Packed || !is_past(end, name.number))
+    })?;
+    chain.disk.sync_directory(&chain.layout.segments())?;
+    Ok(end)
+}
+
+/// The segment that goes on at `end` must reach so far: one that is cut off would be filled up with zeroes, and what
+/// follows them would hide what is lost.
+fn check_end(chain: &ChainHandle, end: Position) -> Result<(), FileError> {
+    if end == Position::beginning_of(end.segment) {
+        return Ok(());
+    }
+    let name = SegmentName::ingested(end.segment);
+    let segment = SegmentFile::open(&chain.layout, chain.identity, name)?;
+    let (expected, actual) = (u64::from(end.offset), segment.length()?);
+    if actual < expected {
+        let error = FormatError::TooShort { expected, actual };
+        return Err(FileError::damaged(segment.path(), actual, error));
+    }
     Ok(())
 }
 
-fn resume_cycle(
-    state: &Arc<ChainState>,
-    open: OpenCycle,
-    newest: Option<&PointRecord>,
-    next_segment: u64,
-) -> Result<Building, FileError> {
-    let path = state.layout.open();
-    let damaged = |error| FileError::damaged(&path, 0, error);
+/// Whether a segment lies wholly behind `end`.
+fn is_past(end: Position, number: u32) -> bool {
+    number > end.segment || (number == end.segment && end == Position::beginning_of(number))
+}
+
+fn rewrite(chain: &ChainHandle, group: &FoundGroup) -> Result<(), FileError> {
+    let name = SegmentName::ingested(group.at.segment);
+    let segment = SegmentFile::open(&chain.layout, chain.identity, name)?;
+    let mut file = chain.disk.open_aligned(segment.path(), Content::Kept)?;
+    let begins = group.at == Position::beginning_of(group.at.segment);
+    let mut from = if begins { 0 } else { group.at.offset };
+    while from < group.end.offset {
+        let to = from.saturating_add(REWRITE_BYTES).min(group.end.offset);
+        let bytes = segment.raw(from, to)?;
+        let mut buffer = AlignedBuffer::with_capacity(bytes.len());
+        buffer.push(&bytes);
+        file.write_at(buffer.bytes(), u64::from(from))?;
+        from = to;
+    }
+    file.sync()?;
+    Ok(())
+}
+
+/// The open cycle, as what was flushed and the groups behind it say.
+fn rebuild(state: &ChainState, found: &[FoundGroup]) -> Option<Building> {
+    let first = found.first().map(|group| &group.group);
+    let open = state
+        .open
+        .clone()
+        .or_else(|| first.map(|group| blank(state, group)))?;
+    let mut building = Building::new(open);
+    for group in found {
+        let (words, open) = (&group.group.words, &mut building.appended);
+        open.epoch = words.epoch;
+        open.last_message = group.group.message;
+        for (volume, change) in &group.group.changes {
+            if let Some(held) = open.changes.get_mut(volume.as_usize()) {
+                *held = *change;
+            }
+        }
+        for (volume, offset) in &group.group.watermarks {
+            if let Some(held) = open.watermarks.get_mut(volume.as_usize()) {
+                *held = *offset;
+            }
+        }
+        building.add(group);
+    }
+    building.durable = building.appended.clone();
+    Some(building)
+}
+
+fn blank(state: &ChainState, group: &Group) -> OpenCycle {
     let volumes = state.description.volumes.len();
-    if open.base != newest.map(PointRecord::as_base) {
-        return Err(damaged(FormatError::Identity { field: "base" }));
+    OpenCycle {
+        cycle: group.words.cycle,
+        kind: group.words.kind,
+        epoch: group.words.epoch,
+        base: state.base(),
+        sequence: group.words.sequence,
+        last_message: 0,
+        watermarks: vec![Default::default(); volumes],
+        changes: vec![Default::default(); volumes],
     }
-    if open.changes.len() != volumes || open.watermarks.len() != volumes {
-        return Err(damaged(FormatError::Bounds {
-            field: "number of volumes",
-        }));
-    }
-    let Some(range) = open.segments else {
-        return Ok(Building::fresh(Arc::clone(state), open, next_segment));
+}
+
+/// Removes files that nothing names: what a crash, an abandoned cycle or a compaction left. One that cannot be
+/// removed is in nobody's way, and the next sweep tries again.
+pub(super) fn sweep(chain: &ChainHandle, end: Position) {
+    let state = chain.state();
+    // A merge or a compaction under way has files that nothing names yet.
+    let Ok(_alone) = chain.maintenance.try_lock() else {
+        return;
     };
-    let mut index = vec![ExtentMap::default(); volumes];
-    let mut stored_bytes: u64 = 0;
-    for number in range.first..=range.last {
-        let segment = SegmentFile::open(&state.layout, state.identity, number, open.sequence)?;
-        segment.scan::<FileError>(&range, |header| {
-            let outside = || {
-                let position = u64::from(header.position);
-                FileError::damaged(segment.path(), position, FormatError::Bounds { field: "volume" })
-            };
-            let map = index.get_mut(header.volume.as_usize()).ok_or_else(outside)?;
-            map.insert(header.extent, FramePlace::of(header));
-            Ok(())
-        })?;
-        stored_bytes = stored_bytes.saturating_add(segment.end_in(&range)?);
+    // Whoever reads everything may still be at what the journal named before.
+    if leased(&chain.layout).contains(&Sequence(0)) {
+        return;
     }
-    let segments = SegmentWriter::fresh(Arc::clone(state), open.sequence, open.cycle, range.first)
-        .resumed(&range, ByteCount(stored_bytes))?;
-    Ok(Building::resumed(Arc::clone(state), open, segments, index))
+    let keeps_segment = |path: &Path| {
+        segment_name(path).is_none_or(|name| match name.kind {
+            SegmentKind::Packed => state.packs.contains_key(&name.number),
+            SegmentKind::Ingested => {
+                let open = name.number >= state.tail.segment && !is_past(end, name.number);
+                state.segments.contains(&name.number) || open
+            }
+        })
+    };
+    let keeps_run =
+        |path: &Path| run_number(path).is_none_or(|number| state.runs.iter().any(|run| run.number == number));
+    let swept = remove_all_but(chain, &chain.layout.segments(), keeps_segment)
+        .and_then(|()| remove_all_but(chain, &chain.layout.runs(), keeps_run));
+    if let Err(error) = swept {
+        tracing::warn!(chain = %chain.identity.chain, error = %error, "files that nothing names stay");
+    }
 }
 
-/// Removes the segments that are not to be kept.
-pub(super) fn sweep_segments(state: &ChainState, keep: impl Fn(u64) -> bool) -> Result<(), StorageError> {
-    sweep(state, &state.layout.segments(), |path| {
-        segment_number(path).is_none_or(&keep)
-    })
-}
-
-fn sweep_runs(state: &ChainState, newest: Sequence) -> Result<(), StorageError> {
-    sweep(state, &state.layout.runs(), |path| {
-        run_sequence(path).is_none_or(|sequence| sequence <= newest)
-    })
-}
-
-fn sweep(state: &ChainState, directory: &Path, keep: impl Fn(&Path) -> bool) -> Result<(), StorageError> {
+fn remove_all_but(
+    chain: &ChainHandle,
+    directory: &Path,
+    keep: impl Fn(&Path) -> bool,
+) -> Result<(), StorageError> {
     let failed = |error| StorageError::new("list", directory, error);
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if !keep(&path) {
-            state.disk.remove_file(&path)?;
+            chain.disk.remove_file(&path)?;
         }
     }
     Ok(())

@@ -2,17 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use farshore_blocks::{
-    ByteCount, ChangeDigest, Digest, Epoch, Sequence, VolumeIndex, clock::WallTime, point_digest,
-};
+use bytes::Bytes;
+use farshore_blocks::{ChangeDigest, Digest, Epoch, Sequence, VolumeIndex, clock::WallTime, point_digest};
 
-use super::{ChainWriter, SealRefused, Soundness, building::Building};
+use super::{ChainWriter, SealRefused, building::Building};
 use crate::{
-    format::{RecordKind, encode_record},
+    edit::{ChainEdit, Edit, SealedPoint},
+    format::Position,
+    journal::CommitError,
     records::{PointKind, PointRecord},
-    run::{run_bytes, write_run},
-    storage::{Content, StorageError},
-    vault::ChainState,
+    storage::StorageError,
+    vault::ChainHandle,
 };
 
 /// What a source says when a cycle is complete.
@@ -49,59 +49,46 @@ impl ChainWriter {
     /// # Errors
     /// When anything that the source says differs from what is held, or the file system fails.
     pub fn seal(&mut self, request: &SealRequest) -> Result<PointRecord, SealRefused> {
-        let state = Arc::clone(&self.tenure.state);
+        let state = Arc::clone(&self.tenure.chain);
         let _admitted = state.fence.admit(request.epoch)?;
         self.check_sound()?;
         if let Some(sealed) = self.already_sealed(request)? {
             return Ok(sealed);
         }
-        let building = self.cycle.as_mut().ok_or(SealRefused::NoOpenCycle)?;
+        let building = self.cycle.as_ref().ok_or(SealRefused::NoOpenCycle)?;
         let parent = self
             .newest
             .as_ref()
             .map_or(Digest::default(), |newest| newest.digest);
         prove(request, building, parent)?;
-        if let Err(error) = building.sync_segments() {
-            self.soundness = Soundness::Broken;
-            return Err(error.into());
-        }
-        let path = state.layout.run(request.sequence);
-        let run = write_run(
-            &state.disk,
-            &path,
-            state.identity,
-            request.sequence,
-            &building.index,
-        )?;
-        state.disk.sync_directory(&state.layout.runs())?;
-        let stored = building
-            .segments
-            .stored_bytes()
-            .0
-            .saturating_add(run_bytes(&run).0);
-        let point = PointRecord {
+        let kind = building.durable.kind;
+        self.sync_segments()?;
+        let stored_bytes = self.segments.bytes_since(state.tail())?;
+        let record = PointRecord {
             sequence: request.sequence,
             digest: point_digest(&parent, &request.machine, &request.changes),
             parent,
             epoch: request.epoch,
             cycle: request.cycle,
-            cycle_kind: building.durable.kind,
+            cycle_kind: kind,
             kind: request.kind,
             captured_at: request.captured_at,
             clock_offset_nanoseconds: request.clock_offset_nanoseconds,
             clock_uncertainty: request.clock_uncertainty,
             sealed_at: WallTime::now(),
-            machine: request.machine.clone(),
+            machine: Bytes::new(),
             changes: request.changes.clone(),
             messages: request.messages,
-            stored_bytes: ByteCount(stored),
-            segments: building.segments.range(),
-            run,
+            stored_bytes,
         };
-        let record = encode_record(RecordKind::Point, state.identity, point.sequence.0, &point)
-            .map_err(SealRefused::Record)?;
-        self.append_record(&state, &record)?;
-        self.become_newest(&state, point)
+        let committed = commit_point(&state, record, &request.machine, self.segments.cursor());
+        if committed.as_ref().err().is_none_or(CommitError::happened) {
+            self.become_newest(state.newest());
+        }
+        committed.map_err(StorageError::from)?;
+        self.flush_if_much();
+        let sealed = self.newest.as_deref().cloned();
+        sealed.ok_or(SealRefused::NoOpenCycle)
     }
 
     fn already_sealed(&self, request: &SealRequest) -> Result<Option<PointRecord>, SealRefused> {
@@ -113,7 +100,8 @@ impl ChainWriter {
         };
         let given = point_digest(&request.parent, &request.machine, &request.changes);
         if given == newest.digest {
-            return Ok(Some(newest.clone()));
+            self.tenure.chain.committer.confirm()?;
+            return Ok(Some((**newest).clone()));
         }
         Err(SealRefused::SealedOtherwise {
             sequence: newest.sequence,
@@ -122,34 +110,39 @@ impl ChainWriter {
         })
     }
 
-    fn append_record(&mut self, state: &ChainState, record: &[u8]) -> Result<(), StorageError> {
-        let mut file = state.disk.open_file(&state.layout.points(), Content::Kept)?;
-        if let Err(error) = file.write_at(record, self.log_end) {
-            // What was written of it must be gone before anything else is done to the chain.
-            let taken_back = file.set_length(self.log_end).and_then(|()| file.sync());
-            if taken_back.is_err() {
-                self.soundness = Soundness::Broken;
-            }
-            return Err(error);
-        }
-        file.sync().inspect_err(|_| self.soundness = Soundness::Broken)?;
-        let length = u64::try_from(record.len()).unwrap_or(u64::MAX);
-        self.log_end = self.log_end.saturating_add(length);
-        Ok(())
-    }
-
-    /// The record is durable: the cycle is over, whatever happens now.
-    fn become_newest(&mut self, state: &ChainState, point: PointRecord) -> Result<PointRecord, SealRefused> {
-        if let Err(error) = self.remove_open(state) {
-            self.soundness = Soundness::Broken;
-            return Err(error.into());
-        }
+    /// The record is durable: the cycle is over.
+    fn become_newest(&mut self, newest: Option<Arc<PointRecord>>) {
         if let Some(cycle) = self.cycle.take() {
-            self.next_segment = cycle.segments.next_free();
+            for entry in cycle.entries.entries() {
+                self.unindexed.insert(entry);
+            }
         }
-        self.newest = Some(point.clone());
-        Ok(point)
+        self.newest = newest;
     }
+}
+
+/// Commits the point, and its machine's specification unless the vault knows it already.
+fn commit_point(
+    state: &ChainHandle,
+    record: PointRecord,
+    machine: &[u8],
+    tail: Position,
+) -> Result<(), CommitError> {
+    let digest = Digest::of(machine);
+    let mut edits = Vec::new();
+    if !state.committer.state().knows_machine(&digest) {
+        edits.push(Edit::Machine {
+            digest,
+            specification: Bytes::copy_from_slice(machine),
+        });
+    }
+    let point = Box::new(SealedPoint {
+        record,
+        machine: digest,
+    });
+    let chain = state.identity.chain;
+    edits.push(Edit::from((chain, ChainEdit::Sealed { point, tail })));
+    state.committer.commit(edits)
 }
 
 /// Compares everything that the source says with what is held.
@@ -176,13 +169,13 @@ fn prove(request: &SealRequest, building: &Building, parent: Digest) -> Result<(
             expected: parent,
         });
     }
-    if request.messages != building.last_message() {
+    if request.messages != building.appended.last_message {
         return Err(SealRefused::Messages {
             announced: request.messages,
-            held: building.last_message(),
+            held: building.appended.last_message,
         });
     }
-    prove_changes(&request.changes, building.changes())
+    prove_changes(&request.changes, &building.appended.changes)
 }
 
 fn prove_changes(announced: &[ChangeDigest], held: &[ChangeDigest]) -> Result<(), SealRefused> {

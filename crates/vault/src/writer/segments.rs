@@ -1,38 +1,28 @@
-//! Writing the segments of one cycle: where each frame goes, and which files are not durable yet.
+//! Writing the segments of one chain: where each group goes, and which files are not durable yet.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use farshore_blocks::{ByteCount, Frame, Sequence};
+use farshore_blocks::{ByteCount, Frame};
 
 use crate::{
-    format::{FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader},
-    index::FramePlace,
-    records::SegmentRange,
-    storage::{Content, DiskFile, StorageError},
-    vault::ChainState,
+    format::{Group, Position, SegmentName, UNIT_BYTES},
+    segment::FoundGroup,
+    storage::{AlignedBuffer, Content, DiskFile, StorageError},
+    vault::ChainHandle,
 };
 
-/// The segments of one cycle, being written.
+/// The end of a chain's segments, being written.
 #[derive(Debug)]
 pub(super) struct SegmentWriter {
-    state: Arc<ChainState>,
-    sequence: Sequence,
-    cycle: u64,
-    /// The number that the first segment has or will have.
-    first: u64,
-    /// Where the next frame goes; none before the first frame.
-    cursor: Option<Cursor>,
-    stored_bytes: u64,
+    chain: Arc<ChainHandle>,
+    /// Where the next group goes.
+    cursor: Position,
+    /// All before it is durable.
+    durable: Position,
     /// Open files: the one at the cursor, and those written since the last sync.
-    files: BTreeMap<u64, DiskFile>,
+    files: BTreeMap<u32, DiskFile>,
     names: Names,
     tail: Tail,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Cursor {
-    segment: u64,
-    position: u32,
 }
 
 /// Whether all segments' names are durable.
@@ -49,95 +39,114 @@ enum Tail {
     Littered,
 }
 
-/// Bytes that go to one segment in one write; position 0 begins a new segment.
-struct Batch {
-    segment: u64,
-    position: u32,
-    bytes: Vec<u8>,
-}
-
 impl SegmentWriter {
-    pub(super) fn fresh(state: Arc<ChainState>, sequence: Sequence, cycle: u64, first: u64) -> Self {
+    /// Goes on at `cursor`, before which all is durable and behind which there is nothing.
+    pub(super) fn new(chain: Arc<ChainHandle>, cursor: Position) -> Self {
         Self {
-            state,
-            sequence,
-            cycle,
-            first,
-            cursor: None,
-            stored_bytes: 0,
+            chain,
+            cursor,
+            durable: cursor,
             files: BTreeMap::new(),
             names: Names::Durable,
             tail: Tail::Exact,
         }
     }
 
-    /// Goes on behind `range`, whose segments together hold `stored_bytes`; what lies behind it is cut off.
-    pub(super) fn resumed(
-        mut self,
-        range: &SegmentRange,
-        stored_bytes: ByteCount,
-    ) -> Result<Self, StorageError> {
-        let path = self.state.layout.segment(range.last);
-        let mut file = self.state.disk.open_file(&path, Content::Kept)?;
-        file.set_length(range.last_length.0)?;
-        self.files.insert(range.last, file);
-        self.cursor = Some(Cursor {
-            segment: range.last,
-            position: u32::try_from(range.last_length.0).unwrap_or(u32::MAX),
-        });
-        self.first = range.first;
-        self.stored_bytes = stored_bytes.0;
-        Ok(self)
-    }
-
-    /// The segments written so far.
-    pub(super) fn range(&self) -> Option<SegmentRange> {
-        self.cursor.map(|cursor| SegmentRange {
-            first: self.first,
-            last: cursor.segment,
-            last_length: ByteCount(u64::from(cursor.position)),
-        })
-    }
-
-    pub(super) fn stored_bytes(&self) -> ByteCount {
-        ByteCount(self.stored_bytes)
-    }
-
-    /// The number of the next cycle's first segment.
-    pub(super) fn next_free(&self) -> u64 {
+    pub(super) fn cursor(&self) -> Position {
         self.cursor
-            .map_or(self.first, |cursor| cursor.segment.saturating_add(1))
     }
 
-    /// Writes all frames or, when this fails, none: the cursor stays where it was, and what was written behind it
-    /// will be overwritten or cut off.
-    pub(super) fn write(&mut self, frames: &[Frame]) -> Result<Vec<FramePlace>, StorageError> {
-        self.cut_litter()?;
-        let (batches, places, cursor) = self.plan(frames);
-        self.tail = Tail::Littered;
-        let mut written: u64 = 0;
-        for batch in &batches {
-            self.write_batch(batch)?;
-            written = written.saturating_add(u64::try_from(batch.bytes.len()).unwrap_or(u64::MAX));
-        }
-        self.tail = Tail::Exact;
+    pub(super) fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// Goes back to `cursor` after a write that failed: what was written behind it will be overwritten or cut off.
+    pub(super) fn back_to(&mut self, cursor: Position) {
         self.cursor = cursor;
-        self.stored_bytes = self.stored_bytes.saturating_add(written);
-        Ok(places)
+        self.tail = Tail::Littered;
+    }
+
+    /// What the segments take from `tail` to the cursor.
+    pub(super) fn bytes_since(&self, tail: Position) -> Result<ByteCount, StorageError> {
+        let mut bytes = u64::from(self.cursor.offset);
+        for segment in tail.segment..self.cursor.segment {
+            let path = self.chain.layout.segment(SegmentName::ingested(segment));
+            let metadata = std::fs::metadata(&path);
+            let metadata = metadata.map_err(|error| StorageError::new("ask the length of", &path, error))?;
+            bytes = bytes.saturating_add(metadata.len());
+        }
+        Ok(ByteCount(bytes.saturating_sub(u64::from(tail.offset))))
+    }
+
+    /// Appends a group with the payloads of its frames.
+    pub(super) fn append(&mut self, group: &Group, frames: &[Frame]) -> Result<FoundGroup, StorageError> {
+        self.cut_litter()?;
+        let layout = group.layout();
+        let at = self.place_for(layout.total_bytes());
+        let begins = at == Position::beginning_of(at.segment);
+        let identity = self.chain.identity;
+        let header_bytes = if begins { UNIT_BYTES } else { 0 };
+        let total = usize::try_from(layout.total_bytes())
+            .unwrap_or(usize::MAX)
+            .saturating_add(header_bytes);
+        let mut buffer = AlignedBuffer::with_capacity(total);
+        if begins {
+            buffer.push(&SegmentName::ingested(at.segment).encode(identity));
+        }
+        buffer.push(&group.encode(identity, at));
+        for frame in frames {
+            buffer.push(frame.payload());
+        }
+        buffer.fill_to(total);
+        self.tail = Tail::Littered;
+        let position = if begins { 0 } else { u64::from(at.offset) };
+        self.file(at, begins)?.write_buffer_at(buffer, position)?;
+        self.tail = Tail::Exact;
+        let found = FoundGroup::written(at, group.clone());
+        self.cursor = found.end;
+        Ok(found)
+    }
+
+    /// Where a group of so many bytes goes: in the segment at the cursor, if there is room or nothing else in it.
+    fn place_for(&self, bytes: u32) -> Position {
+        let begins = self.cursor == Position::beginning_of(self.cursor.segment);
+        if begins || self.cursor.offset.saturating_add(bytes) <= self.chain.segment_limit {
+            self.cursor
+        } else {
+            Position::beginning_of(self.cursor.segment.saturating_add(1))
+        }
+    }
+
+    fn file(&mut self, at: Position, begins: bool) -> Result<&mut DiskFile, StorageError> {
+        let path = self.chain.layout.segment(SegmentName::ingested(at.segment));
+        if begins {
+            self.names = Names::New;
+            let file = self.chain.disk.open_aligned(&path, Content::Dropped)?;
+            self.files.insert(at.segment, file);
+        }
+        match self.files.entry(at.segment) {
+            std::collections::btree_map::Entry::Occupied(open) => Ok(open.into_mut()),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                Ok(vacant.insert(self.chain.disk.open_aligned(&path, Content::Kept)?))
+            }
+        }
     }
 
     /// Makes all that was written durable, and the names of the files.
     pub(super) fn sync(&mut self) -> Result<(), StorageError> {
         self.cut_litter()?;
+        if self.durable == self.cursor {
+            return Ok(());
+        }
         for file in self.files.values_mut() {
             file.sync()?;
         }
         if self.names == Names::New {
-            self.state.disk.sync_directory(&self.state.layout.segments())?;
+            self.chain.disk.sync_directory(&self.chain.layout.segments())?;
             self.names = Names::Durable;
         }
-        let current = self.cursor.map(|cursor| cursor.segment);
-        self.files.retain(|segment, _| Some(*segment) == current);
+        self.files.retain(|segment, _| *segment == self.cursor.segment);
+        self.durable = self.cursor;
         Ok(())
     }
 
@@ -145,95 +154,19 @@ impl SegmentWriter {
         if self.tail == Tail::Exact {
             return Ok(());
         }
-        if let Some(cursor) = self.cursor
-            && let Some(file) = self.files.get_mut(&cursor.segment)
-        {
-            file.set_length(u64::from(cursor.position))?;
+        let cursor = self.cursor;
+        for segment in self.files.keys().filter(|segment| **segment > cursor.segment) {
+            let path = self.chain.layout.segment(SegmentName::ingested(*segment));
+            self.chain.disk.remove_file(&path)?;
+            self.names = Names::New;
+        }
+        self.files.retain(|segment, _| *segment <= cursor.segment);
+        if cursor == Position::beginning_of(cursor.segment) {
+            self.files.remove(&cursor.segment);
+        } else if let Some(file) = self.files.get_mut(&cursor.segment) {
+            file.set_length(u64::from(cursor.offset))?;
         }
         self.tail = Tail::Exact;
         Ok(())
     }
-
-    fn plan(&self, frames: &[Frame]) -> (Vec<Batch>, Vec<FramePlace>, Option<Cursor>) {
-        let mut batches: Vec<Batch> = Vec::new();
-        let mut places = Vec::with_capacity(frames.len());
-        let mut cursor = self.cursor;
-        for frame in frames {
-            let at = match cursor.filter(|cursor| self.has_room(*cursor, frame)) {
-                Some(at) => at,
-                None => {
-                    let segment = cursor.map_or(self.first, |cursor| cursor.segment.saturating_add(1));
-                    batches.push(self.new_segment(segment));
-                    Cursor {
-                        segment,
-                        position: narrow(SEGMENT_HEADER_BYTES),
-                    }
-                }
-            };
-            let header = FrameHeader::of(frame, self.sequence, at.segment, at.position);
-            if batches.last().is_none_or(|batch| batch.segment != at.segment) {
-                batches.push(Batch {
-                    segment: at.segment,
-                    position: at.position,
-                    bytes: Vec::new(),
-                });
-            }
-            if let Some(batch) = batches.last_mut() {
-                header.encode_into(self.state.identity, &mut batch.bytes);
-                batch.bytes.extend_from_slice(frame.payload());
-            }
-            places.push(FramePlace::of(&header));
-            cursor = Some(Cursor {
-                segment: at.segment,
-                position: at.position.saturating_add(stored(&header)),
-            });
-        }
-        (batches, places, cursor)
-    }
-
-    fn has_room(&self, cursor: Cursor, frame: &Frame) -> bool {
-        let header = FrameHeader::of(frame, self.sequence, cursor.segment, cursor.position);
-        cursor.position.saturating_add(stored(&header)) <= self.state.segment_limit
-    }
-
-    fn new_segment(&self, segment: u64) -> Batch {
-        let header = SegmentHeader {
-            identity: self.state.identity,
-            segment,
-            sequence: self.sequence,
-            cycle: self.cycle,
-        };
-        Batch {
-            segment,
-            position: 0,
-            bytes: header.encode(),
-        }
-    }
-
-    fn write_batch(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        if batch.position == 0 {
-            let path = self.state.layout.segment(batch.segment);
-            self.names = Names::New;
-            let file = self.state.disk.open_file(&path, Content::Dropped)?;
-            self.files.insert(batch.segment, file);
-        }
-        match self.files.get_mut(&batch.segment) {
-            Some(file) => file.write_at(&batch.bytes, u64::from(batch.position)),
-            None => {
-                let path = self.state.layout.segment(batch.segment);
-                let mut file = self.state.disk.open_file(&path, Content::Kept)?;
-                file.write_at(&batch.bytes, u64::from(batch.position))?;
-                self.files.insert(batch.segment, file);
-                Ok(())
-            }
-        }
-    }
-}
-
-fn stored(header: &FrameHeader) -> u32 {
-    u32::try_from(header.stored_bytes()).unwrap_or(u32::MAX)
-}
-
-fn narrow(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -115,6 +115,21 @@ fn hostile_reports() -> Vec<(v1::Report, &'static str)> {
     eternal.targets[0].valid_through = Some(never);
     vec![
         (
+            of_target(|target| target.damaged_places = 1),
+            "`report.targets.damaged_places` is not a possible value",
+        ),
+        (
+            of_target(|target| {
+                target.damaged_places = 1;
+                target.damage = vec![v1::VaultDamage {
+                    first_point: 3,
+                    last_point: 2,
+                    ..v1::VaultDamage::default()
+                }];
+            }),
+            "`report.targets.damage.first_point` is not a possible value",
+        ),
+        (
             of_source(|source| source.chain = vec![1; 17].into()),
             "`report.sources.chain` has 17 bytes instead of 16",
         ),

@@ -40,7 +40,7 @@ impl User {
         DeclarationsClient::new(self.channel.clone())
     }
 
-    fn protection(&self) -> ProtectionClient<Channel> {
+    pub(super) fn protection(&self) -> ProtectionClient<Channel> {
         ProtectionClient::new(self.channel.clone())
     }
 
@@ -142,6 +142,23 @@ impl User {
             .unwrap()
             .into_inner()
             .events
+    }
+
+    /// Waits until the log has such an event of the VM.
+    pub(super) async fn event(&self, code: &str) -> v1::Event {
+        let subject = format!("vm/{VM}");
+        timeout(LONG, async {
+            let mut ticks = tokio::time::interval(std::time::Duration::from_millis(20));
+            loop {
+                ticks.tick().await;
+                let events = self.events(&subject).await;
+                if let Some(event) = events.into_iter().find(|event| event.code == code) {
+                    return event;
+                }
+            }
+        })
+        .await
+        .unwrap()
     }
 
     pub(super) async fn jobs(&self) -> Vec<v1::Job> {

@@ -129,6 +129,7 @@ impl Running {
             state: sender,
             metrics: Metrics::new().unwrap(),
             stop: stop.clone(),
+            scan_acknowledged: None,
         };
         Self {
             state,
@@ -304,6 +305,46 @@ async fn tracking_that_was_lost_ends_in_a_true_point_again() {
         .until("a resync", |state| state.phase == SourcePhase::Resynchronizing)
         .await;
     running.point(before.0 + 1).await;
+    running.stop().await;
+    assert_every_point_is_true(&target, &vm);
+    target.stop().await;
+}
+
+/// Cuts the end off what the target has of the scan, as a snapshot of its disk that was put back would.
+fn put_back(directory: &Path) {
+    let segments = directory.join(format!("vault/chains/{CHAIN}/segments"));
+    let segment = std::fs::read_dir(segments).unwrap().next().unwrap().unwrap();
+    let file = std::fs::File::options().write(true).open(segment.path()).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length / 2).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_of_which_the_target_lost_what_it_acknowledged_begins_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let cutter = WireCutter::start(&target.endpoint, u64::MAX).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    vm.fill();
+    let slow = Assignment {
+        bandwidth: Some(ByteCount(4 * 1024 * 1024)),
+        ..assignment(cutter.address(), target.prepare())
+    };
+    let mut running = Running::start(&vm, slow);
+    running
+        .until("most of the scan", |state| state.sync_done.0 > 4 * 1024 * 1024)
+        .await;
+    // The first round ships this, and from then on it is not tracked any more.
+    vm.write(0, 0, 0xee);
+    tokio::time::timeout(DEADLINE, vm.write_until_rounds(1))
+        .await
+        .expect("a round");
+    assert_eq!(target.newest(), None, "the scan is not sealed yet");
+    target.stop().await;
+    put_back(directory.path());
+    let target = Target::start(directory.path()).await;
+    cutter.redirect(&target.endpoint);
+    running.point(1).await;
     running.stop().await;
     assert_every_point_is_true(&target, &vm);
     target.stop().await;

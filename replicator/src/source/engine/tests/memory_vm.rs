@@ -15,6 +15,7 @@ use farshore_provider::{
     Capture, CaptureKind, CapturedVolume, Check, Outcome, ReplicaState, ScanState, Source, SourceError,
     StateOfBytes, StatedExtent, Tracking, TrackingIdentity,
 };
+use tokio::sync::watch;
 
 const BLOCK: usize = 4096;
 
@@ -24,6 +25,8 @@ type Dirty = BTreeSet<(usize, usize)>;
 pub(super) struct MemoryVm {
     inner: Mutex<Inner>,
     seed: AtomicU64,
+    /// How many live rounds ended well.
+    rounds: watch::Sender<u64>,
 }
 
 struct Inner {
@@ -49,6 +52,7 @@ impl MemoryVm {
         let vm = Arc::new(Self {
             inner: Mutex::new(inner),
             seed: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
+            rounds: watch::Sender::new(0),
         });
         vm.write_randomly(30);
         vm
@@ -73,6 +77,17 @@ impl MemoryVm {
         }
     }
 
+    /// Waits for this many live rounds, while the guest writes to the second disk faster than tests ship.
+    pub(super) async fn write_until_rounds(&self, rounds: u64) {
+        let mut ended = self.rounds.subscribe();
+        while *ended.borrow_and_update() < rounds {
+            for block in 0..200 {
+                self.write(1, block, u8::try_from(self.random() % 255).unwrap() + 1);
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(20), ended.changed()).await;
+        }
+    }
+
     pub(super) fn zero_something(&self) {
         for block in 10..40 {
             self.write(1, block, 0);
@@ -88,7 +103,7 @@ impl MemoryVm {
         self.lock().instants.get(&sequence).cloned().unwrap_or_default()
     }
 
-    fn write(&self, disk: usize, block: usize, fill: u8) {
+    pub(super) fn write(&self, disk: usize, block: usize, fill: u8) {
         let mut inner = self.lock();
         inner.disks[disk][block * BLOCK..(block + 1) * BLOCK].fill(fill);
         for dirty in inner.bitmaps.values_mut() {
@@ -224,6 +239,9 @@ impl Source for MemorySource {
         };
         match outcome {
             Outcome::Done => {
+                if capture.frozen.is_none() {
+                    self.vm.rounds.send_modify(|rounds| *rounds += 1);
+                }
                 if old != capture.new {
                     inner.bitmaps.remove(&old);
                 }

@@ -1,7 +1,7 @@
 //! What can happen to a vault: each kind of edit is one kind of record in the journal, and the vault's state is
 //! what the edits of its journal add up to.
 
-mod codec;
+pub(crate) mod codec;
 
 use bytes::Bytes;
 use farshore_blocks::{ChainId, Digest, Epoch, Incarnation, Sequence, clock::WallTime};

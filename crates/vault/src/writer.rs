@@ -170,7 +170,9 @@ impl ChainWriter {
     ///
     /// # Errors
     /// When epoch, number, volumes or bounds are refused, or the file system fails (a full disk is
-    /// [`StorageError::is_out_of_space`](crate::StorageError::is_out_of_space)); the message may then be tried again.
+    /// [`StorageError::is_out_of_space`](crate::StorageError::is_out_of_space)); the message may then be tried
+    /// again. A write of an earlier message that failed behind the caller's back is told here or by the sync, and
+    /// then the chain's writer must be opened again.
     pub fn append(
         &mut self,
         epoch: Epoch,

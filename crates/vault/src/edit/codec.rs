@@ -384,7 +384,8 @@ fn put_run(body: &mut Encoder, run: &RunSummary) {
         .u64(run.last_sequence.0);
 }
 
-fn run(fields: &mut Fields<'_>) -> Decoded<RunSummary> {
+/// What the journal says of a run.
+pub(crate) fn run(fields: &mut Fields<'_>) -> Decoded<RunSummary> {
     Ok(RunSummary {
         number: fields.u64()?,
         entries: fields.u64()?,

@@ -6,15 +6,16 @@ use farshore_blocks::{Sequence, VolumeIndex};
 
 use super::{field, scratch::Scratch, segment::identity_in};
 use crate::{
+    edit::codec,
     entry::{Entry, Order},
-    format::{FormatError, fields::Fields},
-    tree::{Attachment, NodeCache, RootNode, Run, RunSummary},
+    format::fields::Fields,
+    tree::{NodeCache, Run},
 };
 
 /// A summary of 73 bytes and the file: it is checked, walked through, and looked into by key.
 pub fn run(bytes: &[u8]) {
     let mut fields = Fields::new(bytes);
-    let Ok(summary) = summary(&mut fields) else {
+    let Ok(summary) = codec::run(&mut fields) else {
         return;
     };
     let file = bytes.get(73..).unwrap_or_default();
@@ -61,24 +62,4 @@ fn look_up(run: &Run, entry: &Entry) {
             .any(|found| found == *entry),
         "an entry is found by its key"
     );
-}
-
-fn summary(fields: &mut Fields<'_>) -> Result<RunSummary, FormatError> {
-    Ok(RunSummary {
-        number: fields.u64()?,
-        entries: fields.u64()?,
-        levels: fields.u8()?,
-        root: RootNode {
-            position: fields.u64()?,
-            crc32: fields.u32()?,
-        },
-        attachment: Attachment {
-            position: fields.u64()?,
-            length: fields.u64()?,
-            crc32: fields.u32()?,
-        },
-        file_bytes: fields.u64()?,
-        first_sequence: Sequence(fields.u64()?),
-        last_sequence: Sequence(fields.u64()?),
-    })
 }

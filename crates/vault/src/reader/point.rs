@@ -2,6 +2,7 @@
 
 mod blocks;
 mod copying;
+mod hashes;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::{
 };
 use blocks::GroupBlocks;
 use copying::Copying;
+pub use hashes::{BlockHash, HashSource};
 
 /// How much memory the index's nodes may take, per point that is read: 16 MiB.
 const NODE_CACHE_BYTES: usize = 16 * 1024 * 1024;

@@ -1,10 +1,12 @@
 //! The source's side of replication: one engine per protected VM.
 
 mod clock;
+mod comparison;
 mod delivery;
 mod engine;
 mod link;
 mod pace;
+mod reading;
 mod state;
 mod worklist;
 

@@ -3,6 +3,7 @@
 //!
 //! Nothing here does I/O except [`files`] (replacing a small file durably) and [`clock`].
 
+mod block_hash;
 pub mod clock;
 mod digest;
 mod epoch;
@@ -12,6 +13,7 @@ mod frame;
 mod identity;
 mod size;
 
+pub use block_hash::{BlockHash, HASHED_BLOCK, whole_blocks};
 pub use digest::{ChangeDigest, ChangeHasher, Digest, point_digest};
 pub use epoch::{Epoch, HolderNonce};
 pub use extent::{ByteCount, ByteOffset, Extent};

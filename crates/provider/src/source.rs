@@ -216,7 +216,13 @@ pub trait Capture: Send + Sync {
     /// How long the guest's writes were held for it.
     fn held(&self) -> Duration;
 
-    /// The bytes of `extent`, which must lie in one of the captured extents. Several reads may be under way.
+    /// Whether all bytes of the volumes can be read as they were at the instant, not only the captured extents.
+    fn holds_all(&self) -> bool {
+        false
+    }
+
+    /// The bytes of `extent`, which must lie in one of the captured extents unless the capture holds all. Several reads
+    /// may be under way.
     fn read(
         &self,
         volume: VolumeIndex,

@@ -50,7 +50,7 @@ pub use format::{FORMAT_VERSION, FormatError};
 pub use maintenance::{
     Ended, Go, Maintained, MaintenanceError, Pace, PinRefused, StopSwitch, Throttle, Unlimited,
 };
-pub use reader::{Allocation, BlockHash, HashSource, PointReader, ReadError, VaultReader};
+pub use reader::{Allocation, HashSource, PointReader, ReadError, VaultReader};
 pub use records::{
     BasePoint, ChainDescription, CycleKind, Gap, OpenCycle, Pin, PointKind, PointRecord, VolumeDescription,
 };

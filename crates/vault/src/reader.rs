@@ -22,7 +22,7 @@ use farshore_blocks::{
 pub use allocation::Allocation;
 pub(crate) use homes::{Home, Homes};
 pub(crate) use lease::{Lease, leased};
-pub use point::{BlockHash, HashSource, PointReader};
+pub use point::{HashSource, PointReader};
 
 use crate::{
     damage::FileError,

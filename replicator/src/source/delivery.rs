@@ -7,23 +7,27 @@ use bytes::Bytes;
 use farshore_blocks::{ByteCount, Digest, Frame, Sequence, clock::WallTime, point_digest};
 use farshore_proto::v1::{self, source_message::Body, target_message};
 use farshore_provider::{Capture, SourceError, StateOfBytes};
-use farshore_transfer::{HeldCycle, Message, Outbound, PendingCycle, PointHead, ResumePlan, plan_resume};
-use futures_util::{FutureExt, StreamExt, stream};
+use farshore_transfer::{
+    HeldCycle, Message, Outbound, PendingCycle, PointHead, ResumePlan, Watermark, plan_resume,
+};
+use futures_util::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    comparison::{Comparison, ComparisonError},
     link::{self, Link, LinkError, OpenCycle},
     pace::Pace,
-    worklist::{Batch, Piece, Worklist},
+    reading::{read, read_differing},
+    worklist::{Piece, Worklist},
 };
 use crate::{assignment::Assignment, convert, metrics::Metrics};
 
-/// How many reads of a capture are under way at once: enough to hide a socket's latency.
-const READS_UNDER_WAY: usize = 8;
 /// How long a capture is kept alive for a target that went away. It costs the guest copies before writes and
 /// scratch space, and what it holds can always be captured again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How many batches in which nothing differs pass before the target hears how far the scan has come: 64 MiB of data.
+const EQUAL_BATCHES_A_MARK: u32 = 64;
 const DIAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a cycle did not become a point.
@@ -39,6 +43,8 @@ pub(crate) enum DeliveryError {
     OutcomeUnknown(#[source] Box<DeliveryError>),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error("the disks cannot be compared with the target's point")]
+    Comparison(#[from] ComparisonError),
     #[error("frames could not be made")]
     Frame(#[from] farshore_blocks::FrameError),
     #[error("replication was stopped")]
@@ -139,19 +145,59 @@ impl<'a> Delivery<'a> {
             let began = Instant::now();
             let frames = self.or_stopped(read(capture, &batch)).await??;
             self.reading += began.elapsed();
-            let bytes = payload_bytes(&frames);
-            let stop = self.lane.stop.clone();
-            tokio::select! {
-                () = stop.cancelled() => return Err(DeliveryError::Stopped),
-                () = self.lane.pace.take(bytes) => {}
-            }
-            let message = self.outbound.push(frames, batch.watermarks);
-            self.count(&message);
-            if let Err(error) = self.send_one(message).await {
-                self.mend(error).await?;
+            self.push(frames, batch.watermarks).await?;
+            progress(data_bytes(&batch.pieces));
+        }
+        self.drain().await
+    }
+
+    /// As [`Delivery::ship`], but of what `base` holds already nothing travels.
+    pub(crate) async fn ship_differing<C: Capture>(
+        &mut self,
+        (capture, base): (&C, &mut Comparison),
+        work: &mut Worklist,
+        mut progress: impl FnMut(ByteCount) + Send,
+    ) -> Result<(), DeliveryError> {
+        let mut equal = 0_u32;
+        let mut marks = Vec::new();
+        while let Some(batch) = work.next_batch() {
+            let began = Instant::now();
+            let frames = self
+                .or_stopped(read_differing(capture, &batch, base))
+                .await??;
+            self.reading += began.elapsed();
+            equal = equal.saturating_add(1);
+            marks = batch.watermarks;
+            if !frames.is_empty() || equal == EQUAL_BATCHES_A_MARK {
+                self.push(frames, std::mem::take(&mut marks)).await?;
+                equal = 0;
             }
             progress(data_bytes(&batch.pieces));
         }
+        if !marks.is_empty() {
+            self.push(Vec::new(), marks).await?;
+        }
+        self.drain().await
+    }
+
+    /// Sends one message, as fast as the limits allow.
+    async fn push(&mut self, frames: Vec<Frame>, watermarks: Vec<Watermark>) -> Result<(), DeliveryError> {
+        let bytes = payload_bytes(&frames);
+        let stop = self.lane.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => return Err(DeliveryError::Stopped),
+            () = self.lane.pace.take(bytes) => {}
+        }
+        let message = self.outbound.push(frames, watermarks);
+        self.count(&message);
+        if let Err(error) = self.send_one(message).await {
+            self.mend(error).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was sent is durable at the target.
+    async fn drain(&mut self) -> Result<(), DeliveryError> {
         while !self.outbound.is_drained() {
             if let Err(error) = self.take_acknowledgement().await {
                 self.mend(error).await?;
@@ -376,6 +422,7 @@ fn unknown(error: DeliveryError) -> DeliveryError {
         | DeliveryError::Lost(_)
         | DeliveryError::OutcomeUnknown(_)
         | DeliveryError::Source(_)
+        | DeliveryError::Comparison(_)
         | DeliveryError::Frame(_) => error,
     }
 }
@@ -403,53 +450,6 @@ fn final_refusal(error: LinkError) -> Result<DeliveryError, LinkError> {
         | LinkError::Malformed(_)
         | LinkError::Unexpected { .. }) => Err(other),
     }
-}
-
-/// Reads a batch's data, several extents at a time, into frames in the batch's order.
-async fn read<C: Capture>(capture: &C, batch: &Batch) -> Result<Vec<Frame>, DeliveryError> {
-    let mut pieces = stream::iter(batch.pieces.iter().copied())
-        .map(|piece| async move {
-            match piece.state {
-                StateOfBytes::Data => capture
-                    .read(piece.volume, piece.extent)
-                    .await
-                    .map(|raw| (piece, Some(raw))),
-                StateOfBytes::Zero => Ok((piece, None)),
-            }
-        })
-        .buffered(READS_UNDER_WAY);
-    let mut frames = Vec::new();
-    while let Some(read) = pieces.next().await {
-        let (piece, raw) = read?;
-        match raw {
-            Some(raw) => cut(piece, &raw, &mut frames)?,
-            None => frames.push(Frame::zero(piece.volume, piece.extent)?),
-        }
-    }
-    Ok(frames)
-}
-
-fn cut(piece: Piece, raw: &Bytes, frames: &mut Vec<Frame>) -> Result<(), DeliveryError> {
-    let mut rest = raw.clone();
-    for extent in piece
-        .extent
-        .pieces(ByteCount(u64::from(farshore_blocks::MAX_FRAME_BYTES)))
-    {
-        let length = usize::try_from(extent.length().0).unwrap_or(usize::MAX);
-        if rest.len() < length {
-            return Err(DeliveryError::Lost(format!(
-                "a read of {} gave {} bytes",
-                piece.extent,
-                raw.len()
-            )));
-        }
-        frames.push(Frame::from_raw(
-            piece.volume,
-            extent.start(),
-            rest.split_to(length),
-        )?);
-    }
-    Ok(())
 }
 
 fn payload_bytes(frames: &[Frame]) -> ByteCount {

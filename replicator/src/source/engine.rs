@@ -17,6 +17,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    comparison::{Comparison, Proof},
     delivery::{Delivery, DeliveryError, Lane, SealFacts, chain},
     link::{self, Link, LinkError, OpenCycle},
     pace::Pace,
@@ -209,13 +210,9 @@ impl<S: Source> Engine<S> {
     async fn scan(&mut self, lane: &mut Lane, open: Option<&OpenCycle>) -> Result<(), SessionError> {
         let base = lane.link.welcome.newest;
         let next = base.map_or(Sequence(0), |point| point.sequence).next();
-        let (phase, kind, purpose) = match base {
-            None => (SourcePhase::InitialSync, v1::CycleKind::Base, Purpose::BaseScan),
-            Some(_) => (
-                SourcePhase::Resynchronizing,
-                v1::CycleKind::Resync,
-                Purpose::ResyncScan,
-            ),
+        let (phase, kind) = match base {
+            None => (SourcePhase::InitialSync, v1::CycleKind::Base),
+            Some(_) => (SourcePhase::Resynchronizing, v1::CycleKind::Resync),
         };
         self.show(|state| state.phase = phase);
         let mut delivery = match open {
@@ -223,7 +220,7 @@ impl<S: Source> Engine<S> {
             None => Delivery::begin(lane, kind, base).await?,
         };
         let starts = open.map(|open| open.watermarks.clone()).unwrap_or_default();
-        let scanned = self.scan_live(&mut delivery, (purpose, &starts), next).await;
+        let scanned = self.scan_live(&mut delivery, base, &starts).await;
         self.scan_acknowledged = Some(delivery.held_by_target());
         scanned?;
         self.show(|state| {
@@ -239,13 +236,18 @@ impl<S: Source> Engine<S> {
         self.settle(capture, delivered).await
     }
 
-    /// Ships the live disks, then in rounds what got dirty meanwhile, until little is left.
+    /// Ships the live disks, as far as they differ from `base`, then in rounds what got dirty meanwhile, until little is left.
     async fn scan_live(
         &mut self,
         delivery: &mut Delivery<'_>,
-        (purpose, starts): (Purpose, &[Watermark]),
-        next: Sequence,
+        base: Option<PointHead>,
+        starts: &[Watermark],
     ) -> Result<(), SessionError> {
+        let next = base.map_or(Sequence(0), |point| point.sequence).next();
+        let purpose = match base {
+            None => Purpose::BaseScan,
+            Some(_) => Purpose::ResyncScan,
+        };
         let capture = self.source.begin(CaptureKind::Scan, next).await?;
         let total = Worklist::new(purpose, capture.volumes(), &[]).data_left();
         let mut work = Worklist::new(purpose, capture.volumes(), starts);
@@ -254,9 +256,18 @@ impl<S: Source> Engine<S> {
             state.sync_total = total;
             state.sync_done = already;
         });
-        let shipped = delivery
-            .ship(&capture, &mut work, self.progress(Instant::now(), already))
-            .await;
+        let progress = self.progress(Instant::now(), already);
+        let shipped = match base {
+            None => delivery.ship(&capture, &mut work, progress).await,
+            Some(base) => match Comparison::with(&self.assignment, base.sequence, Proof::Noted) {
+                Ok(mut base) => {
+                    delivery
+                        .ship_differing((&capture, &mut base), &mut work, progress)
+                        .await
+                }
+                Err(error) => Err(error.into()),
+            },
+        };
         self.finish(capture, &shipped).await?;
         shipped?;
         for _ in 0..MOST_ROUNDS {

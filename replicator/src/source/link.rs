@@ -18,7 +18,7 @@ use crate::{
 
 /// How many messages may wait for the socket: with 1 MiB a message this stays far below the window.
 const OUTGOING_MESSAGES: usize = 4;
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long the target may take to answer a hello, a begin or a seal: it may be waiting for a slow disk.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 

@@ -1,11 +1,15 @@
 //! The captured extents that are still to be shipped, cut into batches of about one message as they are taken, so
 //! that memory follows the number of extents and not the size of the disks.
 
-use std::collections::VecDeque;
+mod whole_blocks;
+
+use std::{borrow::Cow, collections::VecDeque};
 
 use farshore_blocks::{ByteCount, ByteOffset, Extent, MAX_FRAME_BYTES, VolumeIndex};
 use farshore_provider::{CapturedVolume, StateOfBytes};
 use farshore_transfer::Watermark;
+
+use whole_blocks::in_whole_blocks;
 
 /// How many bytes of data one message carries at most.
 const MESSAGE_DATA_BYTES: u64 = 1024 * 1024;
@@ -34,7 +38,7 @@ pub(crate) struct Batch {
 pub(crate) enum Purpose {
     /// A scan into an empty base: zeroes need not travel, and watermarks tell how far it has come.
     BaseScan,
-    /// A scan over an existing point: zeroes travel.
+    /// A scan over an existing point: zeroes count too, and it goes by whole blocks, to be compared with that point.
     ResyncScan,
     /// Changes: everything travels, without watermarks.
     Changes,
@@ -57,7 +61,11 @@ impl Worklist {
                 .iter()
                 .find(|mark| mark.volume == captured.index)
                 .map_or(ByteOffset(0), |mark| mark.scanned_through);
-            for stated in &captured.extents {
+            let extents = match purpose {
+                Purpose::ResyncScan => Cow::Owned(in_whole_blocks(&captured.extents, captured.size)),
+                Purpose::BaseScan | Purpose::Changes => Cow::Borrowed(&captured.extents),
+            };
+            for stated in extents.iter() {
                 let Some(rest) = behind(stated.extent, start) else {
                     continue;
                 };

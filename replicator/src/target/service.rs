@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Targets,
+    comparing::{Comparing, Hashes},
     refusal::Refusal,
     session::{self, Incoming, SessionStart},
 };
@@ -30,12 +31,17 @@ const SEAT_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(crate) struct ReplicationService {
     targets: Targets,
+    comparing: Comparing,
     stop: CancellationToken,
 }
 
 impl ReplicationService {
     pub(crate) fn new(targets: Targets, stop: CancellationToken) -> Self {
-        Self { targets, stop }
+        Self {
+            targets,
+            comparing: Comparing::default(),
+            stop,
+        }
     }
 }
 
@@ -43,7 +49,16 @@ type Answers = mpsc::Sender<Result<v1::TargetMessage, Status>>;
 
 #[tonic::async_trait]
 impl Replication for ReplicationService {
+    type CompareStream = Hashes;
     type ReplicateStream = ReceiverStream<Result<v1::TargetMessage, Status>>;
+
+    async fn compare(
+        &self,
+        request: Request<v1::CompareRequest>,
+    ) -> Result<Response<Self::CompareStream>, Status> {
+        let hashes = self.comparing.answer(&self.targets, request.get_ref()).await?;
+        Ok(Response::new(hashes))
+    }
 
     async fn replicate(
         &self,

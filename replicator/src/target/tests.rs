@@ -5,6 +5,7 @@
     reason = "whatever else comes fails the test"
 )]
 
+mod comparing;
 mod fencing;
 
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farshore_blocks::{Extent, VolumeIndex, clock::WallTime};
-use farshore_provider::{Capture, CapturedVolume, SourceError};
+use farshore_provider::{Capture, CaptureKind, CapturedVolume, SourceError};
 
 use super::reader::{ReadFault, Reader};
 
@@ -13,6 +13,8 @@ pub struct QemuCapture {
     pub(crate) vm: String,
     /// Which one it is of its source's captures.
     pub(crate) number: u64,
+    /// At an instant the filter keeps what is overwritten from then on, wherever it is.
+    pub(crate) kind: CaptureKind,
     pub(crate) captured_at: WallTime,
     pub(crate) held: Duration,
     pub(crate) volumes: Vec<CapturedVolume>,
@@ -33,6 +35,10 @@ impl Capture for QemuCapture {
         self.held
     }
 
+    fn holds_all(&self) -> bool {
+        self.kind == CaptureKind::Instant
+    }
+
     async fn read(&self, volume: VolumeIndex, extent: Extent) -> Result<Bytes, SourceError> {
         self.read_captured(volume, extent)
             .await
@@ -50,11 +56,13 @@ impl QemuCapture {
         let at = self.volumes.iter().position(|captured| captured.index == volume);
         let at = at.ok_or(ReadFault::NoSuchVolume)?;
         let reader = self.readers.get(at).ok_or(ReadFault::NoSuchVolume)?;
-        if !self
-            .volumes
-            .get(at)
-            .is_some_and(|captured| holds(captured, extent))
-        {
+        let captured = self.volumes.get(at).ok_or(ReadFault::NoSuchVolume)?;
+        let is_there = if self.holds_all() {
+            extent.end().0 <= captured.size.0
+        } else {
+            holds(captured, extent)
+        };
+        if !is_there {
             return Err(ReadFault::NotCaptured);
         }
         reader.read(extent).await

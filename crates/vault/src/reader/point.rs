@@ -22,7 +22,7 @@ use crate::{
 };
 use blocks::GroupBlocks;
 use copying::Copying;
-pub use hashes::{BlockHash, HashSource};
+pub use hashes::HashSource;
 
 /// How much memory the index's nodes may take, per point that is read: 16 MiB.
 const NODE_CACHE_BYTES: usize = 16 * 1024 * 1024;

@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use farshore_blocks::{ByteCount, ByteOffset, ChainId, Epoch, HolderNonce, Sequence, VolumeIndex};
 use farshore_provider::MachineSpecification;
-use farshore_vault::{ChainDescription, Vault, VolumeDescription};
+use farshore_vault::{ChainDescription, PointRecord, Vault, VolumeDescription};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +77,14 @@ impl Target {
                 disk
             })
             .collect()
+    }
+
+    fn point(&self, sequence: Sequence) -> PointRecord {
+        let points = self.targets.reader().points(CHAIN).unwrap();
+        points
+            .into_iter()
+            .find(|point| point.sequence == sequence)
+            .unwrap()
     }
 
     fn newest(&self) -> Option<Sequence> {
@@ -297,7 +305,7 @@ async fn tracking_that_was_lost_ends_in_a_true_point_again() {
     running.point(1).await;
     running.stop().await;
     vm.lose_tracking();
-    vm.write_randomly(20);
+    vm.write_randomly(8);
     vm.zero_something();
     let before = target.newest().unwrap();
     let mut running = Running::start(&vm, assignment);
@@ -306,6 +314,34 @@ async fn tracking_that_was_lost_ends_in_a_true_point_again() {
         .await;
     running.point(before.0 + 1).await;
     running.stop().await;
+    assert_every_point_is_true(&target, &vm);
+    let resynced = target.point(before.next());
+    let sent: u64 = resynced.changes.iter().map(|change| change.bytes.0).sum();
+    assert!(
+        (1..=16 * 65536).contains(&sent),
+        "{sent} bytes were sent of what differs in nine places"
+    );
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_goes_on_whenever_the_wire_is_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    vm.fill();
+    let epoch = target.prepare();
+    let mut running = Running::start(&vm, assignment(&target.endpoint, epoch));
+    running.point(1).await;
+    running.stop().await;
+    vm.lose_tracking();
+    vm.write_randomly(100);
+    let before = target.newest().unwrap();
+    let cutter = WireCutter::start(&target.endpoint, 400_000).await;
+    let mut running = Running::start(&vm, assignment(cutter.address(), epoch));
+    running.point(before.0 + 1).await;
+    running.stop().await;
+    assert!(cutter.cuts() >= 3, "the wire was cut {} times", cutter.cuts());
     assert_every_point_is_true(&target, &vm);
     target.stop().await;
 }

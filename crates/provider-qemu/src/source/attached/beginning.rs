@@ -60,6 +60,7 @@ impl Attached {
         let mut capture = QemuCapture {
             vm: self.hypervisor.vm().to_owned(),
             number,
+            kind,
             captured_at,
             held,
             volumes: Vec::with_capacity(self.disks.len()),

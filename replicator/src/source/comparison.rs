@@ -1,0 +1,252 @@
+//! What the target's point holds, block by block, as hashes: so that a scan ships only what differs, and an audit finds what
+//! tracking missed.
+//!
+//! The target tells of blocks in order, ahead of what is asked for. A cut wire is dialled again: nothing is lost but time.
+
+use std::{collections::VecDeque, time::Duration};
+
+use backon::BackoffBuilder;
+use bytes::Bytes;
+use farshore_blocks::{BlockHash, Extent, HASHED_BLOCK, Sequence, VolumeIndex};
+use farshore_proto::v1::{self, replication_client::ReplicationClient};
+use tokio::time::{Instant, timeout};
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use super::link::{ANSWER_LIMIT, CONNECT_LIMIT};
+use crate::{assignment::Assignment, convert, wire};
+
+/// How long a target that is away is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A gap of more blocks than this is cheaper to ask anew behind than to hear: 1 GiB of the disk.
+const MOST_PASSED_OVER: u64 = 16 * 1024;
+
+/// From what the target makes its hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// What it noted when the bytes came.
+    Noted,
+    /// The bytes as they can be read there now.
+    Read,
+}
+
+/// Why it cannot be told what differs.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ComparisonError {
+    #[error("the target's address {endpoint} cannot be used")]
+    Address {
+        endpoint: String,
+        #[source]
+        source: tonic::transport::Error,
+    },
+    #[error("the target does not tell what point {point} holds: {status}")]
+    Refused { point: Sequence, status: Box<Status> },
+    #[error("the target ended its hashes of volume {volume} at block {at}, before block {wanted}")]
+    Ended { volume: VolumeIndex, at: u64, wanted: u64 },
+    #[error("the target tells hashes from block {told} on where block {due} was due")]
+    OutOfOrder { told: u64, due: u64 },
+}
+
+/// Asks for the hashes of one point.
+pub(crate) struct Comparison {
+    client: ReplicationClient<Channel>,
+    request: v1::CompareRequest,
+    told: Option<Told>,
+}
+
+/// What the target is telling.
+struct Told {
+    volume: VolumeIndex,
+    /// The block of the first hash that was heard and not yet used.
+    next: u64,
+    heard: VecDeque<BlockHash>,
+    incoming: Streaming<v1::BlockHashes>,
+}
+
+impl Comparison {
+    /// With `point` of the assignment's chain. Nothing is dialled before the first question.
+    pub(crate) fn with(
+        assignment: &Assignment,
+        point: Sequence,
+        proof: Proof,
+    ) -> Result<Self, ComparisonError> {
+        let endpoint = &assignment.target_endpoint;
+        let address = |source| ComparisonError::Address {
+            endpoint: endpoint.clone(),
+            source,
+        };
+        let dialled = Endpoint::from_shared(endpoint.clone()).map_err(address)?;
+        let channel = wire::client_endpoint(dialled)
+            .connect_timeout(CONNECT_LIMIT)
+            .connect_lazy();
+        let hashed_from = match proof {
+            Proof::Noted => v1::HashedFrom::Index,
+            Proof::Read => v1::HashedFrom::Data,
+        };
+        Ok(Self {
+            client: ReplicationClient::new(channel),
+            request: v1::CompareRequest {
+                chain: assignment.chain.as_bytes().to_vec().into(),
+                epoch: Some(convert::epoch_out(assignment.epoch)),
+                point: point.0,
+                hashed_from: hashed_from.into(),
+                ..v1::CompareRequest::default()
+            },
+            told: None,
+        })
+    }
+
+    /// Which parts of `raw`, the bytes of whole blocks at `extent`, the point does not hold.
+    pub(crate) async fn differing(
+        &mut self,
+        volume: VolumeIndex,
+        extent: Extent,
+        raw: &Bytes,
+    ) -> Result<Vec<(Extent, Bytes)>, ComparisonError> {
+        let mut rest = raw.clone();
+        let mut differing = Vec::new();
+        for block in extent.pieces(HASHED_BLOCK) {
+            let length = usize::try_from(block.length().0).unwrap_or(usize::MAX);
+            let bytes = rest.split_to(length.min(rest.len()));
+            let there = self.hash(volume, block.start().0 / HASHED_BLOCK.0).await?;
+            if !there.agrees_with(BlockHash::of(&bytes)) {
+                differing.push((block, bytes));
+            }
+        }
+        Ok(differing)
+    }
+
+    /// Which parts of `extent`, whole blocks that are known to be zero, the point holds otherwise.
+    pub(crate) async fn not_zero(
+        &mut self,
+        volume: VolumeIndex,
+        extent: Extent,
+    ) -> Result<Vec<Extent>, ComparisonError> {
+        let mut differing = Vec::new();
+        for block in extent.pieces(HASHED_BLOCK) {
+            let there = self.hash(volume, block.start().0 / HASHED_BLOCK.0).await?;
+            if !there.agrees_with(BlockHash::Zero) {
+                differing.push(block);
+            }
+        }
+        Ok(differing)
+    }
+
+    async fn hash(&mut self, volume: VolumeIndex, block: u64) -> Result<BlockHash, ComparisonError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pauses = backon::ExponentialBuilder::default()
+            .with_min_delay(SHORTEST_PAUSE)
+            .with_max_delay(LONGEST_PAUSE)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        loop {
+            let status = match self.try_hash(volume, block).await {
+                Ok(hash) => return Ok(hash),
+                Err(Unheard::For(error)) => return Err(error),
+                Err(Unheard::Wire(status)) => status,
+            };
+            self.told = None;
+            if !is_passing(&status) || Instant::now() >= deadline {
+                return Err(ComparisonError::Refused {
+                    point: Sequence(self.request.point),
+                    status,
+                });
+            }
+            tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+        }
+    }
+
+    async fn try_hash(&mut self, volume: VolumeIndex, block: u64) -> Result<BlockHash, Unheard> {
+        let mut told = match self.told.take().filter(|told| told.leads_to(volume, block)) {
+            Some(told) => told,
+            None => self.ask(volume, block).await?,
+        };
+        let hash = told.hear(block).await?;
+        self.told = Some(told);
+        Ok(hash)
+    }
+
+    async fn ask(&mut self, volume: VolumeIndex, first_block: u64) -> Result<Told, Unheard> {
+        let request = v1::CompareRequest {
+            volume: volume.0,
+            first_block,
+            blocks: u64::MAX,
+            ..self.request.clone()
+        };
+        let answer = timeout(ANSWER_LIMIT, self.client.compare(request)).await;
+        let incoming = answer.map_err(|_| silent())??.into_inner();
+        Ok(Told {
+            volume,
+            next: first_block,
+            heard: VecDeque::new(),
+            incoming,
+        })
+    }
+}
+
+impl Told {
+    fn leads_to(&self, volume: VolumeIndex, block: u64) -> bool {
+        self.volume == volume && (self.next..=self.next.saturating_add(MOST_PASSED_OVER)).contains(&block)
+    }
+
+    async fn hear(&mut self, block: u64) -> Result<BlockHash, Unheard> {
+        loop {
+            while let Some(hash) = self.heard.pop_front() {
+                let at = self.next;
+                self.next = self.next.saturating_add(1);
+                if at == block {
+                    return Ok(hash);
+                }
+            }
+            let message = timeout(ANSWER_LIMIT, self.incoming.message()).await;
+            let Some(message) = message.map_err(|_| silent())?? else {
+                return Err(Unheard::For(ComparisonError::Ended {
+                    volume: self.volume,
+                    at: self.next,
+                    wanted: block,
+                }));
+            };
+            if message.first_block != self.next {
+                return Err(Unheard::For(ComparisonError::OutOfOrder {
+                    told: message.first_block,
+                    due: self.next,
+                }));
+            }
+            let (hashes, _) = message.hashes.as_chunks::<{ BlockHash::LENGTH }>();
+            self.heard
+                .extend(hashes.iter().copied().map(BlockHash::from_bytes));
+        }
+    }
+}
+
+/// Why a hash was not heard.
+enum Unheard {
+    /// It will not be, either.
+    For(ComparisonError),
+    /// The wire, or the target's side of it.
+    Wire(Box<Status>),
+}
+
+impl From<Status> for Unheard {
+    fn from(status: Status) -> Self {
+        Self::Wire(Box::new(status))
+    }
+}
+
+fn silent() -> Status {
+    Status::deadline_exceeded(format!("no hash came within {ANSWER_LIMIT:?}"))
+}
+
+/// Whether asking again may help.
+fn is_passing(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::DeadlineExceeded
+    )
+}
+

@@ -4,6 +4,7 @@
 //! Scripts rely on them: a key is never renamed or removed, and what is unknown is `null` or empty.
 
 mod applied;
+mod cycle;
 mod event;
 mod job;
 mod machine;
@@ -24,6 +25,7 @@ use farshore_blocks::clock::WallTime;
 use serde::Serialize;
 
 pub(crate) use applied::AppliedView;
+pub(crate) use cycle::{AuditView, CycleTimesView};
 pub(crate) use event::EventView;
 pub(crate) use job::{JobView, StepView};
 pub(crate) use machine::MachineView;

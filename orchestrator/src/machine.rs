@@ -43,7 +43,17 @@ pub fn policy_to_wire(policy: &ReplicationPolicy) -> v1::Replicate {
     v1::Replicate {
         interval: Some(duration(policy.interval())),
         bandwidth_bytes_per_second: policy.bandwidth_limit().map_or(0, |limit| limit.0),
+        audit_bytes_per_second: policy.audit_rate().0,
+        guest_cost_limit_percent: guest_cost_limit_percent(policy),
     }
+}
+
+/// 0 without fast mode.
+#[must_use]
+pub fn guest_cost_limit_percent(policy: &ReplicationPolicy) -> u32 {
+    policy
+        .fast_mode()
+        .map_or(0, |fast| fast.guest_cost_limit().number())
 }
 
 /// Which points the target is to keep by the policy.

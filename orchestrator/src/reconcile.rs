@@ -1,5 +1,6 @@
 //! Compares what was declared and recorded with what is observed, and writes down or plans what follows.
 
+mod audit;
 mod damage;
 mod policies;
 mod retention;
@@ -89,7 +90,7 @@ impl Reconciler {
         let Some(declared) = records::declared_vm(&*self.store, &vm.name)? else {
             return Ok(false);
         };
-        if damage::news(view, &declared, vm).is_some() {
+        if damage::news(view, &declared, vm).is_some() || audit::news(view, &declared, vm).is_some() {
             return Ok(true);
         }
         let Some(sight) = sight(view, &declared, vm) else {
@@ -126,6 +127,11 @@ impl Reconciler {
             }
             if let Some(news) = damage::news(view, &declared, &vm) {
                 vm.vault = news.told;
+                work.tell(&news.event(&vm.subject(), now))?;
+                work.put(&vm)?;
+            }
+            if let Some(news) = audit::news(view, &declared, &vm) {
+                vm.audit_told = Some(news.found_at);
                 work.tell(&news.event(&vm.subject(), now))?;
                 work.put(&vm)?;
             }

@@ -44,6 +44,12 @@ pub(crate) struct Assignment {
     pub(crate) interval: Duration,
     /// Bytes a second; `None` is not limited.
     pub(crate) bandwidth: Option<ByteCount>,
+    /// How many bytes a second the audit compares; 0 is none.
+    #[serde(default)]
+    pub(crate) audit_rate: ByteCount,
+    /// In fast mode: for how many hundredths of the time the guest's writes may be held; 0 is no fast mode.
+    #[serde(default)]
+    pub(crate) guest_cost_limit_percent: u32,
     pub(crate) volumes: Vec<AssignedVolume>,
 }
 
@@ -53,6 +59,8 @@ impl Assignment {
         SourcePolicy {
             interval: self.interval,
             bandwidth: self.bandwidth,
+            audit_rate: self.audit_rate,
+            guest_cost_limit_percent: self.guest_cost_limit_percent,
         }
     }
 
@@ -61,6 +69,8 @@ impl Assignment {
         Self {
             interval: policy.interval,
             bandwidth: policy.bandwidth,
+            audit_rate: policy.audit_rate,
+            guest_cost_limit_percent: policy.guest_cost_limit_percent,
             ..self
         }
     }
@@ -73,6 +83,10 @@ pub(crate) struct SourcePolicy {
     pub(crate) interval: Duration,
     /// Bytes a second; `None` is not limited.
     pub(crate) bandwidth: Option<ByteCount>,
+    /// How many bytes a second the audit compares; 0 is none.
+    pub(crate) audit_rate: ByteCount,
+    /// In fast mode: for how many hundredths of the time the guest's writes may be held; 0 is no fast mode.
+    pub(crate) guest_cost_limit_percent: u32,
 }
 
 /// The assignments of this replicator, in `<state directory>/assignments/`.

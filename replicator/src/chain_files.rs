@@ -85,6 +85,14 @@ impl<Kept: Serialize + DeserializeOwned> ChainFiles<Kept> {
         Ok(all)
     }
 
+    /// What is kept of `chain`.
+    pub(crate) fn load_one(&self, chain: ChainId) -> Result<Option<Kept>, ChainFileError> {
+        match read(&self.path(chain)) {
+            Err(ChainFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
     /// Keeps this of `chain`, durably, in place of what was kept before.
     pub(crate) fn keep(&self, chain: ChainId, kept: &Kept) -> Result<(), ChainFileError> {
         let path = self.path(chain);

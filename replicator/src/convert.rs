@@ -80,6 +80,8 @@ pub(crate) fn source_policy_out(policy: SourcePolicy) -> v1::Replicate {
     v1::Replicate {
         interval: Some(duration_out(policy.interval)),
         bandwidth_bytes_per_second: policy.bandwidth.map_or(0, |rate| rate.0),
+        audit_bytes_per_second: policy.audit_rate.0,
+        guest_cost_limit_percent: policy.guest_cost_limit_percent,
     }
 }
 
@@ -88,6 +90,8 @@ pub(crate) fn source_policy_in(policy: Option<v1::Replicate>) -> Result<SourcePo
     Ok(SourcePolicy {
         interval: duration_in(policy.interval.as_ref(), "policy.interval")?,
         bandwidth: Some(ByteCount(policy.bandwidth_bytes_per_second)).filter(|rate| rate.0 > 0),
+        audit_rate: ByteCount(policy.audit_bytes_per_second),
+        guest_cost_limit_percent: policy.guest_cost_limit_percent.min(100),
     })
 }
 

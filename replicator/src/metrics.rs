@@ -44,6 +44,7 @@ pub(crate) struct Metrics {
     replicated_bytes: IntCounterVec,
     wire_bytes: IntCounter,
     cycles: IntCounterVec,
+    audit_mismatches: IntCounterVec,
     vault: VaultMetrics,
 }
 
@@ -95,6 +96,16 @@ impl Metrics {
                     &["vm", "result"],
                 )?,
             )?,
+            audit_mismatches: kept(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "audit_mismatches_total",
+                        "Blocks in which source and replica were found to differ, by VM.",
+                    ),
+                    &["vm"],
+                )?,
+            )?,
             vault: VaultMetrics::register(&registry)?,
             registry,
             process,
@@ -125,6 +136,11 @@ impl Metrics {
         self.cycles.with_label_values(&[vm, label]).inc();
     }
 
+    /// The audit of a VM found so many blocks that differ; with 0 its series begins.
+    pub(crate) fn audit_mismatches(&self, vm: &str, blocks: u64) {
+        self.audit_mismatches.with_label_values(&[vm]).inc_by(blocks);
+    }
+
     /// One frame was shipped.
     pub(crate) fn replicated(&self, vm: &str, encoding: Encoding, raw: ByteCount, payload: usize) {
         let label = match encoding {
@@ -140,7 +156,8 @@ impl Metrics {
 
     /// A VM is no longer replicated from here: its series go.
     pub(crate) fn forget(&self, vm: &str) {
-        for label in ["raw", "zero"] {
+        let _ = self.audit_mismatches.remove_label_values(&[vm]);
+        for label in ["raw", "zero", "zstd"] {
             // An absent series is as good as a removed one.
             let _ = self.replicated_bytes.remove_label_values(&[vm, label]);
         }

@@ -1,5 +1,6 @@
 //! The source's side of replication: one engine per protected VM.
 
+mod audit;
 mod clock;
 mod comparison;
 mod delivery;
@@ -7,9 +8,11 @@ mod engine;
 mod link;
 mod pace;
 mod reading;
+mod rhythm;
 mod state;
 mod worklist;
 
+pub(crate) use audit::{Audit, AuditFiles};
 pub(crate) use delivery::chain;
 pub(crate) use engine::{Ended, Engine};
-pub(crate) use state::{SourcePhase, SourceState};
+pub(crate) use state::{AuditMismatch, AuditState, CycleTimes, SourcePhase, SourceState};

@@ -20,13 +20,14 @@ use crate::{
     chain_files::ChainFileError,
     configuration::{Plaintext, is_loopback},
     metrics::Metrics,
-    source::{Ended, Engine, SourcePhase, SourceState},
+    source::{Audit, AuditFiles, Ended, Engine, SourcePhase, SourceState},
 };
 
 /// All sources of this replicator; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Sources {
     store: AssignmentFiles,
+    audits: AuditFiles,
     scratch: PathBuf,
     plaintext: Plaintext,
     metrics: Metrics,
@@ -85,6 +86,7 @@ impl Sources {
         let store = assignment::open(state_directory)?;
         let sources = Self {
             store,
+            audits: AuditFiles::open(state_directory.join("audits"))?,
             scratch,
             plaintext,
             metrics,
@@ -211,6 +213,7 @@ impl Sources {
         });
         source.detach().await?;
         self.store.forget(chain)?;
+        self.audits.forget(chain)?;
         self.metrics.forget(&vm);
         seats.remove(&chain);
         Ok(())
@@ -266,6 +269,8 @@ impl Sources {
             state: seat.state.clone(),
             metrics: self.metrics.clone(),
             stop: stop.clone(),
+            audit: Audit::going_on(assignment.audit_rate, &self.audits, assignment.chain),
+            replica: None,
             scan_acknowledged: None,
         };
         let store = self.store.clone();

@@ -116,6 +116,8 @@ impl TwoSites {
             policy: Some(v1::Replicate {
                 interval: Some(vm.interval.try_into()?),
                 bandwidth_bytes_per_second: 0,
+                audit_bytes_per_second: 0,
+                guest_cost_limit_percent: 0,
             }),
             volumes,
         };

@@ -43,6 +43,8 @@ pub struct LabOptions {
     pub bandwidth: Option<String>,
     /// The time between cycles, as YAML says it.
     pub interval: String,
+    /// More of the policy, as YAML says it in one line, like `auditRate: 64MiB`.
+    pub policy: Option<String>,
     /// The room of the west's vault, as `mount` says it; `None` is as much as the machine has.
     pub vault_room: Option<String>,
 }
@@ -52,6 +54,7 @@ impl Default for LabOptions {
         Self {
             bandwidth: None,
             interval: "1s".to_owned(),
+            policy: None,
             vault_room: None,
         }
     }
@@ -287,12 +290,16 @@ impl Lab {
             Some(rate) => format!("\n  bandwidthLimit: {rate}"),
             None => String::new(),
         };
+        let more = match &self.options.policy {
+            Some(line) => format!("\n  {line}"),
+            None => String::new(),
+        };
         let manifest = format!(
             "apiVersion: farshore/v1\nkind: Site\nmetadata: {{name: east}}\nspec: {{provider: qemu}}\n---\n\
              apiVersion: farshore/v1\nkind: Site\nmetadata: {{name: west}}\nspec:\n  provider: qemu\n  networks:\n  \
              - {{name: production, bridge: prod0}}\n---\n\
              apiVersion: farshore/v1\nkind: ReplicationPolicy\nmetadata: {{name: gold}}\nspec:\n  interval: {}\n  \
-             rpoTarget: 15s{bandwidth}\n",
+             rpoTarget: 15s{bandwidth}{more}\n",
             self.options.interval
         );
         let _ = self.apply(&manifest).done();

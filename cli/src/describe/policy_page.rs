@@ -16,6 +16,8 @@ pub(super) fn page(policy: &PolicyView) -> String {
         ("Interval", optional_seconds(policy.interval_seconds)),
         ("RPO target", optional_seconds(policy.rpo_target_seconds)),
         ("Bandwidth limit", policy.bandwidth_in_words()),
+        ("Audit", policy.audit_in_words()),
+        ("Fast mode", policy.fast_mode_in_words()),
     ]);
     let kept = policy.retention.as_ref().map(|retention| {
         let slots = |slots: u32, of: &str| match slots {

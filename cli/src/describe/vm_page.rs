@@ -6,7 +6,7 @@ use crate::{
         format::{optional_seconds, or_nothing, size},
         table::{sheet, table},
     },
-    view::VmView,
+    view::{AuditView, CycleTimesView, VmView},
 };
 
 /// Protection, machine, checks, health and what can be done now.
@@ -29,6 +29,9 @@ fn facts(vm: &VmView) -> String {
             point.captured_at.as_deref().unwrap_or("an unknown time")
         )
     });
+    let times = vm.last_cycle_times.as_ref();
+    let times = or_nothing(&times.map(CycleTimesView::in_words).unwrap_or_default());
+    let audit = vm.audit.as_ref().map(AuditView::in_words).unwrap_or_default();
     sheet(vec![
         ("VM", vm.name.clone()),
         (
@@ -55,7 +58,9 @@ fn facts(vm: &VmView) -> String {
         ),
         ("Backlog", size(vm.backlog_bytes)),
         ("Last cycle", optional_seconds(vm.last_cycle_seconds)),
+        ("  of which", times),
         ("Last hold of writes", optional_seconds(vm.last_hold_seconds)),
+        ("Audit", or_nothing(&audit)),
         (
             "Source",
             format!("{} {}", vm.source_phase, vm.source_detail)

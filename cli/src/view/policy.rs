@@ -16,6 +16,10 @@ pub(crate) struct PolicyView {
     pub(crate) rpo_target_seconds: Option<f64>,
     /// `null`: not limited.
     pub(crate) bandwidth_limit_bytes_per_second: Option<u64>,
+    /// 0: none is compared.
+    pub(crate) audit_bytes_per_second: u64,
+    /// `null`: no fast mode.
+    pub(crate) guest_cost_limit_percent: Option<u32>,
     /// `null`: not told.
     pub(crate) retention: Option<RetentionView>,
 }
@@ -71,6 +75,24 @@ impl PolicyView {
     }
 }
 
+impl PolicyView {
+    /// How fast source and replica are compared.
+    pub(crate) fn audit_in_words(&self) -> String {
+        match self.audit_bytes_per_second {
+            0 => "none".to_owned(),
+            rate => format!("{}/s", format::size(rate)),
+        }
+    }
+
+    /// By what cycles of less than a second are held back.
+    pub(crate) fn fast_mode_in_words(&self) -> String {
+        self.guest_cost_limit_percent.map_or_else(
+            || "off".to_owned(),
+            |percent| format!("writes held for at most {percent}% of the time"),
+        )
+    }
+}
+
 impl From<v1::Retention> for RetentionView {
     fn from(retention: v1::Retention) -> Self {
         Self {
@@ -93,6 +115,8 @@ impl From<v1::Policy> for PolicyView {
             rpo_target_seconds: seconds(policy.rpo_target),
             bandwidth_limit_bytes_per_second: Some(policy.bandwidth_bytes_per_second)
                 .filter(|limit| *limit > 0),
+            audit_bytes_per_second: policy.audit_bytes_per_second,
+            guest_cost_limit_percent: Some(policy.guest_cost_limit_percent).filter(|percent| *percent > 0),
             retention: policy.retention.map(RetentionView::from),
         }
     }

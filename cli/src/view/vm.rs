@@ -4,7 +4,7 @@ use farshore_blocks::clock::WallTime;
 use farshore_proto::v1;
 use serde::Serialize;
 
-use super::{Listed, MachineView, PointView, RecoveredView, seconds, state};
+use super::{AuditView, CycleTimesView, Listed, MachineView, PointView, RecoveredView, seconds, state};
 use crate::output::format;
 
 /// A VM under protection.
@@ -40,6 +40,9 @@ pub(crate) struct VmView {
     pub(crate) recovered: Option<RecoveredView>,
     pub(crate) last_cycle_seconds: Option<f64>,
     pub(crate) last_hold_seconds: Option<f64>,
+    /// `null`: no cycle has ended yet.
+    pub(crate) last_cycle_times: Option<CycleTimesView>,
+    pub(crate) audit: Option<AuditView>,
 }
 
 /// Why health is what it is.
@@ -104,6 +107,8 @@ impl From<v1::Vm> for VmView {
             recovered: vm.recovered.map(RecoveredView::from),
             last_cycle_seconds: seconds(vm.last_cycle),
             last_hold_seconds: seconds(vm.last_hold),
+            last_cycle_times: vm.last_cycle_times.map(CycleTimesView::from),
+            audit: vm.audit.map(AuditView::from),
         }
     }
 }

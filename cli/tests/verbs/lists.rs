@@ -82,7 +82,7 @@ async fn a_vm_as_json_has_the_promised_keys() {
             "syncBytesPerSecond": 0.0, "backlogBytes": 0, "points": 7, "newestPoint": null,
             "allowedOperations": [], "checks": [], "volumes": [], "machine": null, "sourcePhase": "Unknown",
             "sourceDetail": "", "activeJob": null, "recovered": null, "lastCycleSeconds": null,
-            "lastHoldSeconds": null,
+            "lastHoldSeconds": null, "lastCycleTimes": null, "audit": null,
         })
     );
     script.was_followed();
@@ -290,6 +290,8 @@ fn policies() -> ListPoliciesResponse {
         interval: seconds(2),
         rpo_target: seconds(15),
         bandwidth_bytes_per_second: 50 << 20,
+        audit_bytes_per_second: 4 << 20,
+        guest_cost_limit_percent: 0,
         retention: Some(Retention {
             keep_all: seconds(24 * 3600),
             daily: 7,
@@ -326,6 +328,7 @@ async fn a_policy_shows_what_it_keeps() {
     );
     let expected = json!({
         "name": "gold", "intervalSeconds": 2.0, "rpoTargetSeconds": 15.0, "bandwidthLimitBytesPerSecond": 52_428_800,
+        "auditBytesPerSecond": 4_194_304, "guestCostLimitPercent": null,
         "retention": {
             "keepAllSeconds": 86_400.0, "hourly": 0, "daily": 7, "weekly": 4, "monthly": 0, "yearly": 0,
             "limitBytes": 536_870_912_000_u64,

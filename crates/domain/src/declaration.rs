@@ -6,6 +6,7 @@
 mod cursor;
 mod document;
 mod duration;
+mod fast_mode;
 mod fields;
 mod locate;
 mod machine;
@@ -28,6 +29,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use duration::{format_duration, parse_duration};
+pub use fast_mode::{FastMode, Percent};
 pub use machine::{Disk, DiskBus, Firmware, MAX_DISKS, MAX_NICS, Machine, Nic};
 pub use manifest::{MAX_MANIFEST_BYTES, ManifestError, ManifestErrors, Position, parse_manifest};
 pub use policy::ReplicationPolicy;

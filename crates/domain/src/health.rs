@@ -10,6 +10,11 @@ use farshore_blocks::{Sequence, clock::WallTime};
 
 use crate::{failover::Failover, protection::Protection};
 
+pub use audit::AuditFinding;
+pub use cycles::CycleTimes;
+
+mod audit;
+mod cycles;
 mod damage;
 
 #[cfg(test)]
@@ -122,6 +127,10 @@ pub struct Observation<'a> {
     pub rpo_target: Duration,
     /// Absent while the vault is sound.
     pub damage: Option<VaultDamage>,
+    /// Absent while the audit is content.
+    pub audit: Option<AuditFinding>,
+    /// Absent while no cycle has ended.
+    pub last_cycle: Option<CycleTimes>,
 }
 
 /// The health and every reason for it, worst first. After a failover nothing replicates, and only the vault is
@@ -140,6 +149,8 @@ pub fn health(seen: &Observation<'_>) -> (Health, Vec<Reason>) {
         of_source_detail(seen),
         damage::of_newest_point(seen),
         damage::of_vault(seen),
+        audit::of_audit(seen),
+        cycles::of_cycles(seen),
     ];
     judged(reasons.into_iter().flatten().collect())
 }

@@ -9,7 +9,7 @@ use farshore_proto::v1;
 
 use crate::{
     fleet::{FleetView, ReplicatorView, timestamp},
-    machine::{duration, retention_to_wire},
+    machine::{duration, guest_cost_limit_percent, retention_to_wire},
     records::{AppliedEffect, CheckOutcome, CheckRecord, EventRecord, Severity, Started, TestRecord},
     replicators::recovered_condition,
 };
@@ -36,6 +36,8 @@ pub(super) fn policy(policy: &ReplicationPolicy) -> v1::Policy {
         rpo_target: Some(duration(policy.rpo_target())),
         bandwidth_bytes_per_second: policy.bandwidth_limit().map_or(0, |limit| limit.0),
         retention: Some(retention_to_wire(policy.retention())),
+        audit_bytes_per_second: policy.audit_rate().0,
+        guest_cost_limit_percent: guest_cost_limit_percent(policy),
     }
 }
 

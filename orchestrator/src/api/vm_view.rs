@@ -9,8 +9,8 @@ use farshore_domain::{
     declaration::{DeclarationSet, Name, ProtectedVm, ReplicationPolicy},
     failover::Failover,
     health::{
-        Attachment, Fencing, Health, KnownInstant, NewestPoint, Observation, Reason, VaultDamage, health,
-        recovery_point_age,
+        Attachment, AuditFinding, CycleTimes, Fencing, Health, KnownInstant, NewestPoint, Observation,
+        Reason, VaultDamage, health, recovery_point_age,
     },
     job::{Job, JobId, Lane},
     protection::Protection,
@@ -106,6 +106,8 @@ impl VmViews {
             rpo,
             rpo_target,
             damage: target.and_then(|(_, status)| damage(status)),
+            audit: source.and_then(audit_finding),
+            last_cycle: source.and_then(cycle_times),
         });
         Some(VmView {
             record,
@@ -166,6 +168,8 @@ impl VmView<'_> {
             recovered: self.recovered(),
             last_cycle: source.last_cycle,
             last_hold: source.last_hold,
+            last_cycle_times: source.last_cycle_times,
+            audit: source.audit,
         }
     }
 
@@ -246,6 +250,29 @@ fn attachment(fleet: &FleetView, site: &str) -> Attachment {
         true => Attachment::Attached,
         false => Attachment::Lost,
     }
+}
+
+/// What the source's audit found, until it compared everything again without a difference.
+fn audit_finding(status: &v1::SourceStatus) -> Option<AuditFinding> {
+    let audit = status.audit.as_ref().filter(|audit| audit.suspect)?;
+    Some(AuditFinding {
+        blocks: audit.mismatches,
+        point: Sequence(audit.last_mismatch.as_ref()?.point),
+    })
+}
+
+/// Where the time of the last cycle went, by the policy that the source says it has.
+fn cycle_times(status: &v1::SourceStatus) -> Option<CycleTimes> {
+    let of = |duration: &Option<prost_types::Duration>| duration.as_ref().and_then(fleet::duration);
+    let times = status.last_cycle_times.as_ref()?;
+    Some(CycleTimes {
+        interval: of(&status.policy.as_ref()?.interval)?,
+        took: of(&status.last_cycle)?,
+        begin: of(&times.begin)?,
+        read: of(&times.read)?,
+        send: of(&times.send)?,
+        seal: of(&times.seal)?,
+    })
 }
 
 /// What the vault's scrub found, as far as the report lists it.

@@ -133,12 +133,36 @@ fn check_source(source: &v1::SourceStatus) -> Result<(), Malformed> {
     )?;
     check_duration("report.sources.last_cycle", source.last_cycle.as_ref())?;
     check_duration("report.sources.last_hold", source.last_hold.as_ref())?;
+    check_times(source.last_cycle_times.as_ref())?;
+    check_audit(source.audit.as_ref())?;
     let interval = source.policy.as_ref().and_then(|policy| policy.interval.as_ref());
     check_duration("report.sources.policy.interval", interval)?;
     source
         .newest
         .as_ref()
         .map_or(Ok(()), |newest| digest("report.sources.newest", &newest.digest))
+}
+
+fn check_times(times: Option<&v1::CycleTimes>) -> Result<(), Malformed> {
+    let phases = times.map(|times| [&times.begin, &times.read, &times.send, &times.seal]);
+    phases
+        .into_iter()
+        .flatten()
+        .try_for_each(|phase| check_duration("report.sources.last_cycle_times", phase.as_ref()))
+}
+
+fn check_audit(audit: Option<&v1::AuditStatus>) -> Result<(), Malformed> {
+    let Some(audit) = audit else { return Ok(()) };
+    check_time("report.sources.audit.last_pass_at", audit.last_pass_at.as_ref())?;
+    let Some(mismatch) = &audit.last_mismatch else {
+        return Ok(());
+    };
+    check_text("report.sources.audit.last_mismatch.volume", &mismatch.volume)?;
+    check_time("report.sources.audit.last_mismatch.at", mismatch.at.as_ref())?;
+    known(
+        "report.sources.audit.last_mismatch.at",
+        mismatch.at.is_some() && audit.mismatches > 0,
+    )
 }
 
 /// A chain whose first epoch is not granted yet has none.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farshore_blocks::{ChainId, Epoch, HolderNonce, Incarnation, Sequence};
+use farshore_blocks::{ChainId, Epoch, HolderNonce, Incarnation, Sequence, clock::WallTime};
 use farshore_domain::{
     allowed_operations::Points,
     failover::Failover,
@@ -46,6 +46,9 @@ pub struct VmRecord {
     /// What was last told of its vault.
     #[serde(default)]
     pub vault: VaultTold,
+    /// Of the last difference that was told: when the source's audit found it, by the source's clock.
+    #[serde(default)]
+    pub audit_told: Option<WallTime>,
 }
 
 /// What was last told of the recovery points in the vault, so that a change is told once.
@@ -170,6 +173,7 @@ impl VmRecord {
             failovers: 0,
             recovery: None,
             vault: VaultTold::Sound,
+            audit_told: None,
         }
     }
 

@@ -304,6 +304,8 @@ fn assignment(install: v1::InstallSource) -> Result<Assignment, Malformed> {
         target_endpoint: install.target_endpoint,
         interval: policy.interval,
         bandwidth: policy.bandwidth,
+        audit_rate: policy.audit_rate,
+        guest_cost_limit_percent: policy.guest_cost_limit_percent,
         volumes: volumes
             .map(|volume| AssignedVolume {
                 name: volume.name,

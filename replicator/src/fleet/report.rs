@@ -9,7 +9,7 @@ use super::Member;
 use crate::{
     assignment::Assignment,
     convert,
-    source::{SourcePhase, SourceState},
+    source::{AuditMismatch, AuditState, CycleTimes, SourcePhase, SourceState},
     target::{ChainDamage, ChainStanding, DamagedPlace, NewestNeeds, Targets},
 };
 
@@ -67,10 +67,44 @@ fn source_out(assignment: &Assignment, state: SourceState) -> v1::SourceStatus {
         sync_total_bytes: state.sync_total.0,
         sync_bytes_per_second: state.sync_bytes_per_second,
         backlog_bytes: state.backlog.0,
-        last_cycle: state.last_cycle.map(convert::duration_out),
-        last_hold: state.last_hold.map(convert::duration_out),
+        last_cycle: state.last_cycle.map(|times| convert::duration_out(times.took)),
+        last_hold: state.last_cycle.map(|times| convert::duration_out(times.hold)),
+        last_cycle_times: state.last_cycle.map(times_out),
+        audit: Some(audit_out(assignment, &state.audit)),
         newest: state.newest.map(convert::point_head_out),
         policy: Some(convert::source_policy_out(assignment.policy())),
+    }
+}
+
+fn times_out(times: CycleTimes) -> v1::CycleTimes {
+    v1::CycleTimes {
+        begin: Some(convert::duration_out(times.begin)),
+        read: Some(convert::duration_out(times.read)),
+        send: Some(convert::duration_out(times.send)),
+        seal: Some(convert::duration_out(times.seal)),
+        changed_bytes: times.changed.0,
+    }
+}
+
+fn audit_out(assignment: &Assignment, audit: &AuditState) -> v1::AuditStatus {
+    let mismatch = |mismatch: AuditMismatch| {
+        let volume = assignment.volumes.get(mismatch.volume.as_usize());
+        v1::AuditMismatch {
+            volume: volume.map(|volume| volume.name.clone()).unwrap_or_default(),
+            offset_bytes: mismatch.block.start().0,
+            length_bytes: mismatch.block.length().0,
+            point: mismatch.point.0,
+            at: Some(convert::time_out(mismatch.at)),
+        }
+    };
+    v1::AuditStatus {
+        compared_bytes: audit.compared.0,
+        total_bytes: audit.total.0,
+        passes: audit.passes,
+        last_pass_at: audit.last_pass_at.map(convert::time_out),
+        mismatches: audit.mismatches,
+        last_mismatch: audit.last_mismatch.map(mismatch),
+        suspect: audit.suspect,
     }
 }
 

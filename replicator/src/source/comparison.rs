@@ -46,7 +46,11 @@ pub(crate) enum ComparisonError {
     #[error("the target does not tell what point {point} holds: {status}")]
     Refused { point: Sequence, status: Box<Status> },
     #[error("the target ended its hashes of volume {volume} at block {at}, before block {wanted}")]
-    Ended { volume: VolumeIndex, at: u64, wanted: u64 },
+    Ended {
+        volume: VolumeIndex,
+        at: u64,
+        wanted: u64,
+    },
     #[error("the target tells hashes from block {told} on where block {due} was due")]
     OutOfOrder { told: u64, due: u64 },
 }
@@ -55,6 +59,8 @@ pub(crate) enum ComparisonError {
 pub(crate) struct Comparison {
     client: ReplicationClient<Channel>,
     request: v1::CompareRequest,
+    /// How many blocks are asked for at once.
+    at_once: u64,
     told: Option<Told>,
 }
 
@@ -96,8 +102,16 @@ impl Comparison {
                 hashed_from: hashed_from.into(),
                 ..v1::CompareRequest::default()
             },
+            at_once: u64::MAX,
             told: None,
         })
+    }
+
+    /// From now on with another point, asking for so many blocks at once and not for all.
+    pub(crate) fn turn_to(&mut self, point: Sequence, at_once: u64) {
+        self.request.point = point.0;
+        self.at_once = at_once;
+        self.told = None;
     }
 
     /// Which parts of `raw`, the bytes of whole blocks at `extent`, the point does not hold.
@@ -175,7 +189,7 @@ impl Comparison {
         let request = v1::CompareRequest {
             volume: volume.0,
             first_block,
-            blocks: u64::MAX,
+            blocks: self.at_once,
             ..self.request.clone()
         };
         let answer = timeout(ANSWER_LIMIT, self.client.compare(request)).await;
@@ -249,4 +263,3 @@ fn is_passing(status: &Status) -> bool {
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::DeadlineExceeded
     )
 }
-

@@ -162,9 +162,7 @@ impl<'a> Delivery<'a> {
         let mut marks = Vec::new();
         while let Some(batch) = work.next_batch() {
             let began = Instant::now();
-            let frames = self
-                .or_stopped(read_differing(capture, &batch, base))
-                .await??;
+            let frames = self.or_stopped(read_differing(capture, &batch, base)).await??;
             self.reading += began.elapsed();
             equal = equal.saturating_add(1);
             marks = batch.watermarks;

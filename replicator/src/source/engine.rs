@@ -3,38 +3,29 @@
 //! First run, retry and restart are one path: say hello, let the provider clean up by what the target holds, and go
 //! on from there. Whatever fails ends the session with the capture settled; the next session begins after a pause.
 
+mod cycles;
+mod scan;
+
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use bytes::Bytes;
-use farshore_blocks::{ByteCount, Sequence, clock::WallTime};
+use farshore_blocks::Sequence;
 use farshore_proto::v1::{self, source_message::Body, target_message};
-use farshore_provider::{
-    Capture, CaptureKind, Outcome, ReplicaState, ScanState, Source, SourceError, Tracking, TrackingIdentity,
-};
-use farshore_transfer::{HeldCycle, PointHead, Watermark};
+use farshore_provider::{ReplicaState, ScanState, Source, SourceError, Tracking, TrackingIdentity};
+use farshore_transfer::{HeldCycle, PointHead};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    comparison::{Comparison, Proof},
-    delivery::{Delivery, DeliveryError, Lane, SealFacts, chain},
+    audit::Audit,
+    comparison::Comparison,
+    delivery::{DeliveryError, Lane, chain},
     link::{self, Link, LinkError, OpenCycle},
     pace::Pace,
     state::{SourcePhase, SourceState},
-    worklist::{Purpose, Worklist},
 };
-use crate::{
-    assignment::Assignment,
-    convert,
-    metrics::{CyclePhase, CycleResult, Metrics},
-};
+use crate::{assignment::Assignment, metrics::Metrics};
 
-/// When a live round leaves less than this behind, the next cycle can take the rest at one instant. The disks of tests
-/// are small.
-const LITTLE_LEFT: ByteCount = ByteCount(if cfg!(test) { 256 * 1024 } else { 8 * 1024 * 1024 });
-/// A guest that writes faster than the link carries never gets little left: then the instant must take it all.
-const MOST_ROUNDS: u32 = 6;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -67,6 +58,9 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) state: watch::Sender<SourceState>,
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
+    pub(crate) audit: Audit,
+    /// Whom the audit asks; none before its first question.
+    pub(crate) replica: Option<Comparison>,
     /// What the target acknowledged of the last scan: what came with its rounds is not tracked any more.
     pub(crate) scan_acknowledged: Option<HeldCycle>,
 }
@@ -167,218 +161,6 @@ impl<S: Source> Engine<S> {
         }
         self.cycles(&mut lane).await
     }
-
-    async fn cycles(&mut self, lane: &mut Lane) -> Result<(), SessionError> {
-        loop {
-            let began = Instant::now();
-            self.show(|state| {
-                state.phase = SourcePhase::Replicating;
-                state.detail.clear();
-            });
-            let asked_at = WallTime::now();
-            let backlog = self.source.backlog().await?;
-            self.show(|state| state.backlog = backlog);
-            if backlog == ByteCount(0) {
-                still_valid(lane, asked_at).await?;
-            } else {
-                self.cycle(lane).await?;
-                let took = began.elapsed();
-                self.show(|state| {
-                    state.last_cycle = Some(took);
-                    state.backlog = ByteCount(0);
-                });
-            }
-            if wait_until(lane, began + self.assignment.interval).await? == Waited::Stopped {
-                return Ok(());
-            }
-        }
-    }
-
-    /// One ordinary cycle: what changed since the newest point, at one instant.
-    async fn cycle(&mut self, lane: &mut Lane) -> Result<(), SessionError> {
-        let base = self.state.borrow().newest;
-        let next = base.map_or(Sequence(0), |point| point.sequence).next();
-        let capture = self.source.begin(CaptureKind::Instant, next).await?;
-        let delivered = match Delivery::begin(lane, v1::CycleKind::Delta, base).await {
-            Ok(mut delivery) => self.deliver_instant(&mut delivery, &capture).await,
-            Err(error) => Err(error.into()),
-        };
-        self.settle(capture, delivered).await
-    }
-
-    /// A whole-disk scan: live, then rounds while much is left, then the rest at one instant, sealed.
-    async fn scan(&mut self, lane: &mut Lane, open: Option<&OpenCycle>) -> Result<(), SessionError> {
-        let base = lane.link.welcome.newest;
-        let next = base.map_or(Sequence(0), |point| point.sequence).next();
-        let (phase, kind) = match base {
-            None => (SourcePhase::InitialSync, v1::CycleKind::Base),
-            Some(_) => (SourcePhase::Resynchronizing, v1::CycleKind::Resync),
-        };
-        self.show(|state| state.phase = phase);
-        let mut delivery = match open {
-            Some(open) => Delivery::resume(lane, open).await?,
-            None => Delivery::begin(lane, kind, base).await?,
-        };
-        let starts = open.map(|open| open.watermarks.clone()).unwrap_or_default();
-        let scanned = self.scan_live(&mut delivery, base, &starts).await;
-        self.scan_acknowledged = Some(delivery.held_by_target());
-        scanned?;
-        self.show(|state| {
-            state.phase = if base.is_none() {
-                SourcePhase::AwaitingPoint
-            } else {
-                phase
-            }
-        });
-        let capture = self.source.begin(CaptureKind::Instant, next).await?;
-        let delivered = self.deliver_instant(&mut delivery, &capture).await;
-        drop(delivery);
-        self.settle(capture, delivered).await
-    }
-
-    /// Ships the live disks, as far as they differ from `base`, then in rounds what got dirty meanwhile, until little is left.
-    async fn scan_live(
-        &mut self,
-        delivery: &mut Delivery<'_>,
-        base: Option<PointHead>,
-        starts: &[Watermark],
-    ) -> Result<(), SessionError> {
-        let next = base.map_or(Sequence(0), |point| point.sequence).next();
-        let purpose = match base {
-            None => Purpose::BaseScan,
-            Some(_) => Purpose::ResyncScan,
-        };
-        let capture = self.source.begin(CaptureKind::Scan, next).await?;
-        let total = Worklist::new(purpose, capture.volumes(), &[]).data_left();
-        let mut work = Worklist::new(purpose, capture.volumes(), starts);
-        let already = ByteCount(total.0.saturating_sub(work.data_left().0));
-        self.show(|state| {
-            state.sync_total = total;
-            state.sync_done = already;
-        });
-        let progress = self.progress(Instant::now(), already);
-        let shipped = match base {
-            None => delivery.ship(&capture, &mut work, progress).await,
-            Some(base) => match Comparison::with(&self.assignment, base.sequence, Proof::Noted) {
-                Ok(mut base) => {
-                    delivery
-                        .ship_differing((&capture, &mut base), &mut work, progress)
-                        .await
-                }
-                Err(error) => Err(error.into()),
-            },
-        };
-        self.finish(capture, &shipped).await?;
-        shipped?;
-        for _ in 0..MOST_ROUNDS {
-            if self.source.backlog().await? <= LITTLE_LEFT {
-                break;
-            }
-            self.round(delivery, next).await?;
-        }
-        Ok(())
-    }
-
-    async fn round(&mut self, delivery: &mut Delivery<'_>, next: Sequence) -> Result<(), SessionError> {
-        let capture = self.source.begin(CaptureKind::Round, next).await?;
-        let mut work = Worklist::new(Purpose::Changes, capture.volumes(), &[]);
-        let shipped = delivery.ship(&capture, &mut work, |_| {}).await;
-        self.finish(capture, &shipped).await?;
-        Ok(shipped?)
-    }
-
-    /// Ships and seals what the capture holds.
-    async fn deliver_instant(
-        &self,
-        delivery: &mut Delivery<'_>,
-        capture: &S::Capture,
-    ) -> Result<PointHead, SessionError> {
-        let held = capture.held();
-        self.show(|state| state.last_hold = Some(held));
-        self.metrics.cycle_phase(CyclePhase::Pause, held);
-        self.metrics.guest_pause(held);
-        let mut work = Worklist::new(Purpose::Changes, capture.volumes(), &[]);
-        let (shipping, read_before) = (Instant::now(), delivery.reading());
-        delivery.ship(capture, &mut work, |_| {}).await?;
-        let read = delivery.reading().saturating_sub(read_before);
-        self.metrics.cycle_phase(CyclePhase::Read, read);
-        self.metrics
-            .cycle_phase(CyclePhase::Send, shipping.elapsed().saturating_sub(read));
-        let machine = Bytes::from(serde_json::to_vec(&self.assignment.machine)?);
-        let sealing = Instant::now();
-        let point = delivery
-            .seal(SealFacts {
-                captured_at: capture.captured_at(),
-                machine,
-            })
-            .await?;
-        self.metrics.cycle_phase(CyclePhase::Seal, sealing.elapsed());
-        Ok(point)
-    }
-
-    /// Ends the capture by what became of its delivery.
-    async fn settle(
-        &mut self,
-        capture: S::Capture,
-        delivered: Result<PointHead, SessionError>,
-    ) -> Result<(), SessionError> {
-        if matches!(
-            delivered,
-            Err(SessionError::Delivery(DeliveryError::OutcomeUnknown(_)))
-        ) {
-            // Neither outcome may be assumed: left as by a crash, the capture is settled by what the target will say.
-            drop(capture);
-        } else {
-            self.finish(capture, &delivered).await?;
-        }
-        let result = if delivered.is_ok() {
-            CycleResult::Sealed
-        } else {
-            CycleResult::Failed
-        };
-        self.metrics.cycle_ended(self.vm(), result);
-        let point = delivered?;
-        self.show(|state| state.newest = Some(point));
-        Ok(())
-    }
-
-    async fn finish<T, E>(
-        &mut self,
-        capture: S::Capture,
-        delivered: &Result<T, E>,
-    ) -> Result<(), SessionError> {
-        let outcome = if delivered.is_ok() {
-            Outcome::Done
-        } else {
-            Outcome::Failed
-        };
-        match self.source.finish(capture, outcome).await {
-            Ok(()) => Ok(()),
-            // The delivery's own failure says more; the next session cleans up what is left.
-            Err(error) if delivered.is_err() => {
-                tracing::warn!(
-                    vm = self.vm(),
-                    error = chain(&error),
-                    "a capture was not ended cleanly"
-                );
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn progress(&self, began: Instant, already: ByteCount) -> impl FnMut(ByteCount) + Send + use<S> {
-        let state = self.state.clone();
-        let mut done = 0u64;
-        move |bytes| {
-            done = done.saturating_add(bytes.0);
-            let seconds = began.elapsed().as_secs_f64().max(0.001);
-            state.send_modify(|state| {
-                state.sync_done = ByteCount(already.0.saturating_add(done));
-                state.sync_bytes_per_second = bytes_as_f64(done) / seconds;
-            });
-        }
-    }
 }
 
 fn follows(open: &OpenCycle, newest: Option<PointHead>) -> bool {
@@ -404,33 +186,6 @@ async fn abandon(lane: &mut Lane) -> Result<(), SessionError> {
     }
 }
 
-/// Tells the target that nothing had changed at `valid_through`.
-async fn still_valid(lane: &Lane, valid_through: WallTime) -> Result<(), SessionError> {
-    let clock = lane.link.welcome.clock;
-    let message = v1::StillValid {
-        point: None,
-        valid_through: Some(convert::time_out(valid_through)),
-        clock_offset_nanoseconds: clock.offset_nanoseconds,
-        clock_uncertainty_nanoseconds: u64::try_from(clock.uncertainty.as_nanos()).unwrap_or(u64::MAX),
-    };
-    Ok(lane.link.send(Body::StillValid(message)).await?)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waited {
-    Through,
-    Stopped,
-}
-
-/// Waits for the next cycle; a stream that ends meanwhile, or a fence, is noticed at once.
-async fn wait_until(lane: &mut Lane, when: Instant) -> Result<Waited, SessionError> {
-    tokio::select! {
-        () = lane.stop.cancelled() => Ok(Waited::Stopped),
-        () = tokio::time::sleep_until(when) => Ok(Waited::Through),
-        body = lane.link.receive() => Err(link::unexpected(&body?, "silence").into()),
-    }
-}
-
 fn is_fenced(error: &SessionError) -> bool {
     match error {
         SessionError::Delivery(DeliveryError::Fenced(_)) => true,
@@ -448,11 +203,6 @@ fn pauses() -> backon::ExponentialBackoff {
         .with_max_delay(LONGEST_PAUSE)
         .without_max_times()
         .build()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate for people: 53 bits are enough")]
-fn bytes_as_f64(bytes: u64) -> f64 {
-    bytes as f64
 }
 
 #[cfg(test)]

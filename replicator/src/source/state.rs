@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farshore_blocks::ByteCount;
+use farshore_blocks::{ByteCount, Extent, Sequence, VolumeIndex, clock::WallTime};
 use farshore_transfer::PointHead;
 
 /// Where replication of one VM stands.
@@ -34,9 +34,54 @@ pub(crate) struct SourceState {
     pub(crate) sync_total: ByteCount,
     pub(crate) sync_bytes_per_second: f64,
     pub(crate) backlog: ByteCount,
-    pub(crate) last_cycle: Option<Duration>,
-    pub(crate) last_hold: Option<Duration>,
+    pub(crate) last_cycle: Option<CycleTimes>,
     pub(crate) newest: Option<PointHead>,
+    pub(crate) audit: AuditState,
+}
+
+/// Where the time of a cycle went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct CycleTimes {
+    /// From its begin until it could begin to read: bitmaps, filters, the instant.
+    pub(crate) begin: Duration,
+    /// How long the guest's writes were held for it; a part of the begin.
+    pub(crate) hold: Duration,
+    /// Waiting for the disks' bytes.
+    pub(crate) read: Duration,
+    /// Waiting for the link, its limits, and the target.
+    pub(crate) send: Duration,
+    /// From the last acknowledgement to the sealed point.
+    pub(crate) seal: Duration,
+    /// All of it, with the capture's end and what the audit compared.
+    pub(crate) took: Duration,
+    /// How many bytes of data it had to ship.
+    pub(crate) changed: ByteCount,
+}
+
+/// What the audit found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct AuditState {
+    /// How much of this pass is done.
+    pub(crate) compared: ByteCount,
+    pub(crate) total: ByteCount,
+    /// How many passes ended since this process began.
+    pub(crate) passes: u64,
+    pub(crate) last_pass_at: Option<WallTime>,
+    /// How many blocks differed since this process began.
+    pub(crate) mismatches: u64,
+    pub(crate) last_mismatch: Option<AuditMismatch>,
+    /// Whether no pass without a mismatch has ended since the last one.
+    pub(crate) suspect: bool,
+}
+
+/// A block that differed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AuditMismatch {
+    pub(crate) volume: VolumeIndex,
+    pub(crate) block: Extent,
+    /// The point that it differed from.
+    pub(crate) point: Sequence,
+    pub(crate) at: WallTime,
 }
 
 impl SourceState {
@@ -50,8 +95,8 @@ impl SourceState {
             sync_bytes_per_second: 0.0,
             backlog: ByteCount(0),
             last_cycle: None,
-            last_hold: None,
             newest: None,
+            audit: AuditState::default(),
         }
     }
 }

@@ -11,6 +11,8 @@ const CHAIN: ChainId = ChainId::from_bytes([3; 16]);
 const FASTER: SourcePolicy = SourcePolicy {
     interval: Duration::from_millis(500),
     bandwidth: Some(ByteCount(1 << 20)),
+    audit_rate: ByteCount(0),
+    guest_cost_limit_percent: 0,
 };
 
 fn assigned(standing: Standing) -> TempDir {
@@ -31,6 +33,8 @@ fn assigned(standing: Standing) -> TempDir {
         target_endpoint: "http://127.0.0.1:1".to_owned(),
         interval: Duration::from_secs(2),
         bandwidth: None,
+        audit_rate: ByteCount(0),
+        guest_cost_limit_percent: 0,
         volumes: Vec::new(),
     };
     let files = assignment::open(directory.path()).unwrap();

@@ -1,5 +1,5 @@
 //! A replication policy: how often a cycle runs, how old the newest recovery point may get, how much of the link may
-//! be used, and which recovery points are kept.
+//! be used, how fast source and replica are compared, and which recovery points are kept.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     cursor::Cursor,
     duration::{self, format_duration},
+    fast_mode::FastMode,
     fields::Fields,
     problems::Problems,
     retention::Retention,
@@ -17,10 +18,23 @@ use super::{
 };
 
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
+const SHORTEST_ORDINARY_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_RPO_TARGET: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Less than this would not even carry the protocol's own messages in time.
 const LEAST_BANDWIDTH: ByteCount = ByteCount(64 << 10);
+
+/// A terabyte is compared in three days.
+const DEFAULT_AUDIT_RATE: ByteCount = ByteCount(4 << 20);
+const LEAST_AUDIT_RATE: ByteCount = ByteCount(64 << 10);
+const FIELDS: [&str; 6] = [
+    "interval",
+    "rpoTarget",
+    "bandwidthLimit",
+    "auditRate",
+    "fastMode",
+    "retention",
+];
 
 /// A declared policy. Its RPO target is never shorter than its interval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,6 +51,10 @@ pub struct ReplicationPolicy {
         skip_serializing_if = "Option::is_none"
     )]
     bandwidth_limit: Option<ByteCount>,
+    #[serde(serialize_with = "size::serialize")]
+    audit_rate: ByteCount,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fast_mode: Option<FastMode>,
     retention: Retention,
 }
 
@@ -65,6 +83,18 @@ impl ReplicationPolicy {
         self.bandwidth_limit
     }
 
+    /// How many bytes a second of source and replica are compared; 0 is none.
+    #[must_use]
+    pub fn audit_rate(&self) -> ByteCount {
+        self.audit_rate
+    }
+
+    /// Without it cycles begin at most once a second.
+    #[must_use]
+    pub fn fast_mode(&self) -> Option<FastMode> {
+        self.fast_mode
+    }
+
     /// Which recovery points are kept.
     #[must_use]
     pub fn retention(&self) -> &Retention {
@@ -72,10 +102,18 @@ impl ReplicationPolicy {
     }
 
     pub(super) fn read(name: Option<Name>, spec: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
-        let known = ["interval", "rpoTarget", "bandwidthLimit", "retention"];
-        let fields = Fields::open(spec, &known, problems)?;
+        let fields = Fields::open(spec, &FIELDS, problems)?;
+        let fast_mode = fields.optional("fastMode", problems, FastMode::read);
         let interval = fields.required("interval", problems, |interval, problems| {
-            read_between(interval, SHORTEST_INTERVAL, LONGEST_INTERVAL, problems)
+            let read = read_between(interval, SHORTEST_INTERVAL, LONGEST_INTERVAL, problems)?;
+            if read < SHORTEST_ORDINARY_INTERVAL && fast_mode == Some(None) {
+                let written = interval.written();
+                return interval.refuse(
+                    format!("`{written}` is less than `1s`, for which `fastMode` must be given too"),
+                    problems,
+                );
+            }
+            Some(read)
         });
         let rpo_target = fields.required("rpoTarget", problems, |target, problems| {
             let read = read_between(target, SHORTEST_INTERVAL, LONGEST_RPO_TARGET, problems)?;
@@ -99,12 +137,25 @@ impl ReplicationPolicy {
             }
             Some(read)
         });
+        let audit_rate = fields.optional("auditRate", problems, |rate, problems| {
+            let read = rate.size(problems)?;
+            if read != ByteCount(0) && read < LEAST_AUDIT_RATE {
+                let least = size::format_size(LEAST_AUDIT_RATE);
+                return rate.refuse(
+                    format!("must be at least `{least}` a second, or `0` for no audit"),
+                    problems,
+                );
+            }
+            Some(read)
+        });
         let retention = fields.optional("retention", problems, Retention::read);
         Some(Self {
             name: name?,
             interval: interval?,
             rpo_target: rpo_target?,
             bandwidth_limit: bandwidth_limit?,
+            audit_rate: audit_rate?.unwrap_or(DEFAULT_AUDIT_RATE),
+            fast_mode: fast_mode?,
             retention: retention?.unwrap_or_default(),
         })
     }

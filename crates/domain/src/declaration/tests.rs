@@ -70,7 +70,7 @@ fn a_stored_declaration_is_checked_like_any_other() {
     let error = serde_json::from_str::<Declaration>(json).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "spec.more: unknown field; known: `interval`, `rpoTarget`, `bandwidthLimit`, `retention`; \
+        "spec.more: unknown field; known: `interval`, `rpoTarget`, `bandwidthLimit`, `auditRate`, `fastMode`, `retention`; \
          spec.rpoTarget: `5s` is shorter than the interval, `10s`: it could never be met"
     );
 }
@@ -155,12 +155,13 @@ proptest! {
     fn any_policy_reads_back_as_it_was_written(
         interval in 200u64..86_400_000, more in 0u64..86_400_000, limit in proptest::option::of(65_536u64..1 << 50),
         window in 0u64..366 * 86_400_000, slots in 0u32..10_001, kept in proptest::option::of(1u64 << 28..1 << 60),
+        cost in 1u32..=50, audit in 65_536u64..1 << 50,
     ) {
         let limit = limit.map_or_else(String::new, |limit| format!(", bandwidthLimit: {limit}"));
         let kept = kept.map_or_else(String::new, |kept| format!(", limit: {kept}"));
         let text = format!(
             "{{apiVersion: farshore/v1, kind: ReplicationPolicy, metadata: {{name: p}}, \
-             spec: {{interval: {interval}ms, rpoTarget: {}ms{limit}, \
+             spec: {{interval: {interval}ms, rpoTarget: {}ms{limit}, fastMode: {{guestCostLimit: {cost}%}}, auditRate: {audit}, \
              retention: {{keepAll: {window}ms, weekly: {slots}{kept}}}}}}}",
             interval + more
         );

@@ -24,6 +24,8 @@ fn seen<'a>(protection: &'a Protection, failover: &'a Failover) -> Observation<'
         rpo: Some(Duration::from_secs(3)),
         rpo_target: Duration::from_secs(15),
         damage: None,
+        audit: None,
+        last_cycle: None,
     }
 }
 
@@ -205,4 +207,56 @@ fn every_reason_is_documented() {
     for code in codes {
         assert!(document.contains(&format!("| `{code}` |")), "{code}");
     }
+}
+
+#[test]
+fn a_cycle_that_takes_too_long_says_where_its_time_went() {
+    let milliseconds = Duration::from_millis;
+    let times = CycleTimes {
+        interval: milliseconds(1000),
+        took: milliseconds(3250),
+        begin: milliseconds(40),
+        read: milliseconds(200),
+        send: milliseconds(2900),
+        seal: milliseconds(100),
+    };
+    let judged = |times| {
+        health(&Observation {
+            last_cycle: Some(times),
+            ..seen(&Protection::Protected, &Failover::None)
+        })
+        .1
+    };
+    let reasons = judged(times);
+    assert_eq!(reasons[0].code, "cycle-too-long");
+    assert_eq!(
+        reasons[0].what,
+        "the last cycle took 3.2 s, the interval is 1.0 s: begin 0.0 s, read 0.2 s, send 2.9 s, seal 0.1 s"
+    );
+    assert!(reasons[0].possible_cause.contains("link"));
+    let slow_disk = CycleTimes {
+        read: milliseconds(2900),
+        send: milliseconds(200),
+        ..times
+    };
+    assert!(judged(slow_disk)[0].possible_cause.contains("disks were slow"));
+    let in_time = CycleTimes {
+        took: milliseconds(900),
+        ..times
+    };
+    assert_eq!(judged(in_time), []);
+}
+
+#[test]
+fn a_difference_that_the_audit_found_is_critical_until_a_clean_pass() {
+    let finding = AuditFinding {
+        blocks: 2,
+        point: Sequence(7),
+    };
+    let (worst, reasons) = health(&Observation {
+        audit: Some(finding),
+        ..seen(&Protection::Protected, &Failover::None)
+    });
+    assert_eq!((worst, reasons[0].code), (Health::Critical, "audit-mismatch"));
+    assert!(reasons[0].what.contains("2 blocks") && reasons[0].what.contains("point 7"));
 }

@@ -117,6 +117,8 @@ fn assignment(endpoint: &str, epoch: Epoch) -> Assignment {
         target_endpoint: format!("http://{endpoint}"),
         interval: Duration::from_millis(20),
         bandwidth: None,
+        audit_rate: ByteCount(0),
+        guest_cost_limit_percent: 0,
         volumes: vec![volume("root"), volume("data")],
     }
 }
@@ -132,11 +134,13 @@ impl Running {
         let (sender, state) = watch::channel(SourceState::new(SourcePhase::Connecting));
         let stop = CancellationToken::new();
         let engine = Engine {
-            assignment,
             source: MemorySource::new(Arc::clone(vm)),
             state: sender,
             metrics: Metrics::new().unwrap(),
             stop: stop.clone(),
+            audit: Audit::new(assignment.audit_rate),
+            assignment,
+            replica: None,
             scan_acknowledged: None,
         };
         Self {
@@ -383,5 +387,35 @@ async fn a_scan_of_which_the_target_lost_what_it_acknowledged_begins_anew() {
     running.point(1).await;
     running.stop().await;
     assert_every_point_is_true(&target, &vm);
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_tracking_did_not_see_is_found_and_sent_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    vm.fill();
+    let audited = Assignment {
+        audit_rate: ByteCount(1 << 30),
+        ..assignment(&target.endpoint, target.prepare())
+    };
+    let mut running = Running::start(&vm, audited);
+    running.until("a pass", |state| state.audit.passes > 0).await;
+    vm.write_behind_the_trackings_back(1, 33, 0xaa);
+    let found = running
+        .until("the difference", |state| state.audit.mismatches > 0)
+        .await;
+    let mismatch = found.audit.last_mismatch.unwrap();
+    assert_eq!(
+        (mismatch.volume, mismatch.block.start().0),
+        (VolumeIndex(1), 2 * 65536)
+    );
+    running.point(mismatch.point.0 + 1).await;
+    let clean = running.until("a clean pass", |state| !state.audit.suspect).await;
+    running.stop().await;
+    assert_eq!(clean.audit.mismatches, 1, "it is repaired once");
+    let disks = target.disks_at(target.newest().unwrap());
+    assert!(disks == vm.disks(), "the newest point has the edit");
     target.stop().await;
 }

@@ -137,7 +137,10 @@ fn known(block: Extent, pieces: &[Piece], source: HashSource) -> Option<BlockHas
                     && piece.extent == block
             };
             let entry = piece.entry.filter(whole)?;
-            Some(BlockHash::from_parts(entry.place.crc32, entry.place.fingerprint.to_le_bytes()))
+            Some(BlockHash::from_parts(
+                entry.place.crc32,
+                entry.place.fingerprint.to_le_bytes(),
+            ))
         }
         (HashSource::Index | HashSource::Data, _) => None,
     }

@@ -103,6 +103,14 @@ impl MemoryVm {
         self.lock().instants.get(&sequence).cloned().unwrap_or_default()
     }
 
+    pub(super) fn write_behind_the_trackings_back(&self, disk: usize, block: usize, fill: u8) {
+        self.lock().disks[disk][block * BLOCK..(block + 1) * BLOCK].fill(fill);
+    }
+
+    pub(super) fn disks(&self) -> Disks {
+        self.lock().disks.clone()
+    }
+
     pub(super) fn write(&self, disk: usize, block: usize, fill: u8) {
         let mut inner = self.lock();
         inner.disks[disk][block * BLOCK..(block + 1) * BLOCK].fill(fill);
@@ -290,6 +298,10 @@ impl Capture for MemoryCapture {
 
     fn held(&self) -> Duration {
         Duration::ZERO
+    }
+
+    fn holds_all(&self) -> bool {
+        self.frozen.is_some()
     }
 
     async fn read(&self, volume: VolumeIndex, extent: Extent) -> Result<Bytes, SourceError> {

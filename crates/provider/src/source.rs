@@ -59,6 +59,19 @@ pub enum CaptureKind {
     Round,
     /// What changed since the last point (or in the scan's last round), as it was at one instant of all volumes.
     Instant,
+    /// The same, and all other bytes can be read as they were, too, where the source can do that.
+    WholeInstant,
+}
+
+impl CaptureKind {
+    /// Whether it is of one instant.
+    #[must_use]
+    pub fn is_instant(self) -> bool {
+        match self {
+            Self::Instant | Self::WholeInstant => true,
+            Self::Scan | Self::Round => false,
+        }
+    }
 }
 
 /// What bytes are known to be without reading them.

@@ -2,7 +2,7 @@
 //!
 //! One task does all of it, so that a caller who gives up in the middle leaves no half-written command behind.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc, time::Instant};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -41,11 +41,18 @@ impl From<LineTooLong> for ConnectionLoss {
     }
 }
 
+/// An answer and when it came.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) answer: Answer,
+    pub(crate) at: Instant,
+}
+
 /// Commands that are to be written in one piece, and who waits for which answer.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) waiting: Vec<(u64, oneshot::Sender<Answer>)>,
+    pub(crate) waiting: Vec<(u64, oneshot::Sender<Arrived>)>,
 }
 
 /// The socket and what was read ahead from it.
@@ -143,10 +150,10 @@ impl Connection {
 
 /// Who waits for which answer.
 #[derive(Debug, Default)]
-struct Pending(HashMap<u64, oneshot::Sender<Answer>>);
+struct Pending(HashMap<u64, oneshot::Sender<Arrived>>);
 
 impl Pending {
-    fn expect(&mut self, waiting: Vec<(u64, oneshot::Sender<Answer>)>) {
+    fn expect(&mut self, waiting: Vec<(u64, oneshot::Sender<Arrived>)>) {
         // Callers that gave up are forgotten here, so that a mute peer does not fill the table.
         self.0.retain(|_, caller| !caller.is_closed());
         self.0.extend(waiting);
@@ -155,7 +162,8 @@ impl Pending {
     fn answer(&mut self, id: u64, answer: Answer) {
         if let Some(caller) = self.0.remove(&id) {
             // A caller that gave up in this moment does not want it any more.
-            drop(caller.send(answer));
+            let at = Instant::now();
+            drop(caller.send(Arrived { answer, at }));
         }
     }
 }

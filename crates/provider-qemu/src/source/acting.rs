@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use farshore_provider::SourceError;
-use farshore_qmp::Event;
+use farshore_qmp::{Command, Event};
 use serde_json::{Value, json};
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
@@ -15,7 +15,7 @@ use super::{
     answers::Identified,
     hypervisor::Hypervisor,
     listing::BitmapsSurvive,
-    recovery::{Action, BitmapChange, BitmapStep, Switching},
+    recovery::{Action, BitmapChange, BitmapStep},
 };
 
 /// How fine bitmaps are: what a guest's file system writes at once.
@@ -33,61 +33,50 @@ pub(crate) async fn act(hypervisor: &Hypervisor, actions: &[Action]) -> Result<(
 }
 
 async fn act_once(hypervisor: &Hypervisor, action: &Action) -> Result<(), SourceError> {
+    let events = hypervisor.events();
+    hypervisor.run_all(&[command(action)]).await?;
     match action {
-        Action::CancelJob { id } => {
-            let events = hypervisor.events();
-            hypervisor.run("job-cancel", json!({"id": id})).await?;
-            await_gone(hypervisor, events, "query-jobs", id).await
-        }
-        Action::DeleteExport { id } => {
-            let events = hypervisor.events();
-            hypervisor
-                .run("block-export-del", json!({"id": id, "mode": "hard"}))
-                .await?;
-            await_gone(hypervisor, events, "query-block-exports", id).await
-        }
-        Action::DeleteNode { node } => {
-            hypervisor
-                .run_draining("blockdev-del", json!({"node-name": node}))
-                .await
-        }
-        Action::Switch(switchings) => switch(hypervisor, switchings).await,
-        Action::AddWrapper { wrapper, data } => {
-            hypervisor
-                .run("blockdev-add", wrapper_options(wrapper, data))
-                .await
-        }
-        Action::SetDrive { device, node } => {
-            let arguments = json!({"path": device, "property": "drive", "value": node});
-            hypervisor.run_draining("qom-set", arguments).await
-        }
-        Action::Bitmaps(steps) => bitmaps(hypervisor, steps).await,
+        Action::CancelJob { id } => await_gone(hypervisor, events, "query-jobs", id).await,
+        Action::DeleteExport { id } => await_gone(hypervisor, events, "query-block-exports", id).await,
+        Action::DeleteNode { .. }
+        | Action::Switch(_)
+        | Action::AddWrapper { .. }
+        | Action::SetDrive { .. }
+        | Action::Bitmaps(_) => Ok(()),
     }
 }
 
-/// Switches all these wrappers in one instant: QEMU drains them together before it changes any.
-pub(crate) async fn switch(hypervisor: &Hypervisor, switchings: &[Switching]) -> Result<(), SourceError> {
-    let options: Vec<_> = switchings
-        .iter()
-        .map(|switching| wrapper_options(&switching.wrapper, &switching.file))
-        .collect();
-    hypervisor
-        .run_draining("blockdev-reopen", json!({"options": options}))
-        .await
+/// The command that does it. Switched wrappers are switched in one instant: QEMU drains them together before it
+/// changes any. Bitmaps are changed all or none.
+pub(crate) fn command(action: &Action) -> Command {
+    let (name, arguments) = match action {
+        Action::CancelJob { id } => ("job-cancel", json!({"id": id})),
+        Action::DeleteExport { id } => ("block-export-del", json!({"id": id, "mode": "hard"})),
+        Action::DeleteNode { node } => ("blockdev-del", json!({"node-name": node})),
+        Action::Switch(switchings) => {
+            let options: Vec<_> = switchings
+                .iter()
+                .map(|switching| wrapper_options(&switching.wrapper, &switching.file))
+                .collect();
+            ("blockdev-reopen", json!({"options": options}))
+        }
+        Action::AddWrapper { wrapper, data } => ("blockdev-add", wrapper_options(wrapper, data)),
+        Action::SetDrive { device, node } => (
+            "qom-set",
+            json!({"path": device, "property": "drive", "value": node}),
+        ),
+        Action::Bitmaps(steps) => {
+            let actions: Vec<_> = steps.iter().map(transaction_action).collect();
+            ("transaction", json!({"actions": actions}))
+        }
+    };
+    Command::new(name, arguments)
 }
 
 /// A reopen resets what it does not name, so that both commands must name the same. `discard`: without it the wrapper
 /// would swallow the guest's discards, whatever the data node does with them.
 fn wrapper_options(wrapper: &str, file: &str) -> Value {
     json!({"driver": "raw", "node-name": wrapper, "file": file, "discard": "unmap"})
-}
-
-/// Changes bitmaps, all or none.
-pub(crate) async fn bitmaps(hypervisor: &Hypervisor, steps: &[BitmapStep]) -> Result<(), SourceError> {
-    let actions: Vec<_> = steps.iter().map(transaction_action).collect();
-    hypervisor
-        .run_draining("transaction", json!({"actions": actions}))
-        .await
 }
 
 fn transaction_action(step: &BitmapStep) -> Value {
@@ -112,6 +101,27 @@ fn transaction_action(step: &BitmapStep) -> Value {
         BitmapChange::Remove => ("block-dirty-bitmap-remove", one),
     };
     json!({"type": kind, "data": data})
+}
+
+/// Deletes all these exports at once. Nobody reads from them any more, so that they go as soon as they are told to.
+pub(crate) async fn delete_exports(hypervisor: &Hypervisor, ids: &[String]) -> Result<(), SourceError> {
+    let mut events = hypervisor.events();
+    let delete = |id: &String| command(&Action::DeleteExport { id: id.clone() });
+    let commands: Vec<_> = ids.iter().map(delete).collect();
+    hypervisor.run_all(&commands).await?;
+    let deadline = Instant::now() + GOING_TIMEOUT;
+    let mut there: Vec<_> = ids.iter().map(String::as_str).collect();
+    while let Some(id) = there.first() {
+        match timeout_at(deadline, events.recv()).await {
+            Ok(Ok(event)) if event.name == "BLOCK_EXPORT_DELETED" => {
+                let gone = event.data.get("id").and_then(Value::as_str);
+                there.retain(|id| Some(*id) != gone);
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return await_gone(hypervisor, events, "query-block-exports", id).await,
+        }
+    }
+    Ok(())
 }
 
 /// Waits until `id` is not among what `query` lists: an export or job goes only after its requests in flight, and its

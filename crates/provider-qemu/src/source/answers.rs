@@ -95,6 +95,15 @@ impl BlockGraph {
         let child = self.nodes.iter().find(|node| node.id == edge.child)?;
         Some(&child.name)
     }
+
+    /// Whether a device uses this node.
+    pub(crate) fn is_root(&self, name: &str) -> bool {
+        let node = self.nodes.iter().find(|node| node.name == name);
+        node.is_some_and(|node| {
+            let mut edges = self.edges.iter();
+            edges.any(|edge| edge.child == node.id && edge.name == "root")
+        })
+    }
 }
 
 /// One of `query-block-exports` or `query-jobs`.

@@ -1,23 +1,28 @@
 //! A VM whose leftovers are settled: what tracking knows, and how captures begin and end.
 //!
+//! Between captures every disk lies behind its wrapper, one bitmap of it records, and from the first instant on its
+//! scratch node stays too. A capture of which nothing failed ends in a few commands, because what it put there is known.
+//!
 //! Crash story: a process that dies anywhere in here leaves nodes, exports and bitmaps of ours, and a guest that runs
-//! on unharmed; the next attachment lists them and settles them by what the target has. The end of a capture that
-//! did not die takes the very same path, so that it is walked all day.
+//! on unharmed; the next attachment lists them and settles them by what the target has. So does this one when a command
+//! fails in the middle.
 
 mod beginning;
+mod ending;
+mod scratching;
+mod watching;
 
 use farshore_blocks::Sequence;
-use farshore_provider::{CaptureKind, MachineSpecification, Outcome, SourceError, TrackingIdentity};
+use farshore_provider::{CaptureKind, MachineSpecification, SourceError, TrackingIdentity};
 
 use super::{
-    acting::{act, bitmaps},
-    capture::QemuCapture,
+    acting::act,
     export::{self, NbdServer},
     hypervisor::Hypervisor,
     listing::{ListedDisk, Listing},
-    naming::{BitmapBase, BitmapName},
-    recovery::{BitmapChange, Position, ScanTruth, Truth, plan, plan_removal},
-    scratch::ScratchDirectory,
+    naming::{BitmapBase, BitmapName, IdentityTag},
+    recovery::{Action, BitmapChange, BitmapStep, Position, Truth, plan, plan_removal},
+    scratch::{KeptScratch, ScratchDirectory},
     survey::{Depth, block_nodes, survey, survey_fit},
 };
 
@@ -36,6 +41,15 @@ pub(crate) struct Attached {
     disks: Vec<ListedDisk>,
     position: Position,
     open: Option<Open>,
+    /// Of every disk, once there was an instant.
+    scratch: Vec<KeptScratch>,
+}
+
+/// What a capture does with bitmaps: changes go into the fresh one from now on, the old one tells what to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rotation {
+    old: BitmapBase,
+    fresh: BitmapBase,
 }
 
 /// A capture that was not finished yet.
@@ -44,6 +58,7 @@ struct Open {
     number: u64,
     kind: CaptureKind,
     next: Sequence,
+    rotation: Option<Rotation>,
 }
 
 impl Attached {
@@ -60,6 +75,7 @@ impl Attached {
             disks: Vec::new(),
             position: Position::Lost { why: String::new() },
             open: None,
+            scratch: Vec::new(),
         };
         // Refuses what would endanger the guest before anything is touched.
         let listing = survey_fit(&attached.hypervisor, &site.machine, Depth::Full).await?;
@@ -96,6 +112,7 @@ impl Attached {
     ) -> Result<(), SourceError> {
         let plan = plan(&listing, self.identity, truth);
         act(&self.hypervisor, &plan.actions).await?;
+        self.scratch.clear();
         site.scratch.sweep().await?;
         self.disks = listing.disks;
         self.position = plan.position;
@@ -108,7 +125,7 @@ impl Attached {
         self.settle(site, Truth::Nothing).await?;
         let base = BitmapBase::Scan { next, round: 0 };
         let steps = self.on_all(base, |disk| BitmapChange::Add(disk.bitmaps_survive));
-        bitmaps(&self.hypervisor, &steps).await?;
+        act(&self.hypervisor, &[Action::Bitmaps(steps)]).await?;
         self.position = Position::Scan { next, round: 0 };
         Ok(())
     }
@@ -121,66 +138,11 @@ impl Attached {
         self.need_server(site).await
     }
 
-    /// Ends a capture.
-    pub(crate) async fn finish(
-        &mut self,
-        site: &Site,
-        capture: QemuCapture,
-        outcome: Outcome,
-    ) -> Result<(), SourceError> {
-        let number = capture.number;
-        for reader in capture.readers {
-            reader.disconnect().await;
-        }
-        let open = self.open.filter(|open| open.number == number).ok_or_else(|| {
-            self.hypervisor
-                .tracking_lost("a capture of an earlier attachment was finished")
-        })?;
-        let truth = match (open.kind, outcome) {
-            (CaptureKind::Instant, Outcome::Done) => Truth::Replica {
-                newest: open.next,
-                scan: ScanTruth::None,
-            },
-            (CaptureKind::Round, Outcome::Done) => self.truth_after_round(),
-            (CaptureKind::Scan | CaptureKind::Round | CaptureKind::Instant, _) => self.truth(),
-        };
-        self.settle(site, truth).await?;
-        match &self.position {
-            Position::Since(_) | Position::Scan { .. } => Ok(()),
-            Position::Lost { why } => Err(self.hypervisor.tracking_lost(why.clone())),
-        }
-    }
-
-    /// What the target must have, as long as the open capture is not done there.
-    fn truth(&self) -> Truth {
-        self.truth_from(0)
-    }
-
-    fn truth_after_round(&self) -> Truth {
-        match self.position {
-            Position::Scan { round, .. } => self.truth_from(round.saturating_add(1)),
-            Position::Since(_) | Position::Lost { .. } => self.truth(),
-        }
-    }
-
-    fn truth_from(&self, from_round: u64) -> Truth {
-        match self.position {
-            Position::Since(newest) => Truth::Replica {
-                newest,
-                scan: ScanTruth::None,
-            },
-            Position::Scan { next, .. } => Truth::Replica {
-                newest: Sequence(next.0.saturating_sub(1)),
-                scan: ScanTruth::Open { from_round },
-            },
-            Position::Lost { .. } => Truth::Nothing,
-        }
-    }
-
     /// How many bytes the bitmaps of this identity count now.
     pub(crate) async fn backlog(&self) -> Result<u64, SourceError> {
         let nodes = block_nodes(&self.hypervisor).await?;
-        let ours = |name: &str| BitmapName::parse(name).is_some_and(|name| name.identity == self.identity);
+        let identity = IdentityTag::of(self.identity);
+        let ours = |name: &str| BitmapName::parse(name).is_some_and(|name| name.identity == identity);
         let counts = nodes
             .iter()
             .filter(|node| self.disks.iter().any(|disk| disk.data == node.node_name))

@@ -18,8 +18,8 @@ pub struct QemuCapture {
     pub(crate) captured_at: WallTime,
     pub(crate) held: Duration,
     pub(crate) volumes: Vec<CapturedVolume>,
-    /// One of each volume, in the same order.
-    pub(crate) readers: Vec<Reader>,
+    /// One of each volume, in the same order; none where there is nothing to read.
+    pub(crate) readers: Vec<Option<Reader>>,
 }
 
 impl Capture for QemuCapture {
@@ -36,7 +36,7 @@ impl Capture for QemuCapture {
     }
 
     fn holds_all(&self) -> bool {
-        self.kind == CaptureKind::Instant
+        self.kind == CaptureKind::WholeInstant
     }
 
     async fn read(&self, volume: VolumeIndex, extent: Extent) -> Result<Bytes, SourceError> {
@@ -55,7 +55,6 @@ impl QemuCapture {
     async fn read_captured(&self, volume: VolumeIndex, extent: Extent) -> Result<Bytes, ReadFault> {
         let at = self.volumes.iter().position(|captured| captured.index == volume);
         let at = at.ok_or(ReadFault::NoSuchVolume)?;
-        let reader = self.readers.get(at).ok_or(ReadFault::NoSuchVolume)?;
         let captured = self.volumes.get(at).ok_or(ReadFault::NoSuchVolume)?;
         let is_there = if self.holds_all() {
             extent.end().0 <= captured.size.0
@@ -65,7 +64,8 @@ impl QemuCapture {
         if !is_there {
             return Err(ReadFault::NotCaptured);
         }
-        reader.read(extent).await
+        let reader = self.readers.get(at).and_then(Option::as_ref);
+        reader.ok_or(ReadFault::NotCaptured)?.read(extent).await
     }
 }
 

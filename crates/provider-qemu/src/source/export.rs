@@ -6,6 +6,7 @@
 use farshore_blocks::{ByteCount, ByteOffset, Extent, VolumeIndex};
 use farshore_nbd::{Client, StatusDescriptor};
 use farshore_provider::{CaptureKind, CapturedVolume, SourceError, StateOfBytes, StatedExtent};
+use farshore_qmp::Command;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use uuid::Uuid;
@@ -19,6 +20,9 @@ use super::{
 
 const ALLOCATION_CONTEXT: &str = "base:allocation";
 const BITMAP_CONTEXT_PREFIX: &str = "qemu:dirty-bitmap:";
+
+/// Enough to be guessed by nobody as long as a capture lasts.
+const SECRET_DIGITS: usize = 16;
 
 /// In a bitmap's context.
 const DIRTY: u32 = 1;
@@ -107,57 +111,75 @@ pub(crate) async fn stop_server(
     }
 }
 
-/// Exports what is to be read, connects, and asks which extents there are.
-pub(crate) async fn open(
-    hypervisor: &Hypervisor,
-    scratch: &ScratchDirectory,
-    kind: CaptureKind,
-    reading: &Reading,
-) -> Result<(CapturedVolume, Reader), SourceError> {
-    let secret = Uuid::new_v4().simple().to_string();
-    let bitmaps: Vec<_> = reading
-        .bitmap
-        .iter()
-        .map(|name| json!({"node": reading.data, "name": name}))
-        .collect();
-    let arguments = json!({
-        "type": "nbd",
-        "id": export_id(reading.index),
-        "node-name": reading.node,
-        "name": secret,
-        "writable": false,
-        "bitmaps": bitmaps,
-    });
-    hypervisor.run("block-export-add", arguments).await?;
-    let context = match &reading.bitmap {
-        Some(name) => format!("{BITMAP_CONTEXT_PREFIX}{name}"),
-        None => ALLOCATION_CONTEXT.to_owned(),
-    };
-    let failed = |source| read_error(hypervisor, reading, source);
-    let client = Client::connect_unix(&scratch.nbd_socket(), &secret, &[&context])
-        .await
-        .map_err(failed)?;
-    if client.size() != reading.size.0 {
-        let shown = ByteCount(client.size());
-        return Err(hypervisor.unfit(format!(
-            "volume {} is {} long, but its export {shown}",
-            reading.index, reading.size
-        )));
+/// An export that is to be added, or was.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) reading: Reading,
+    /// Its name, random.
+    secret: String,
+}
+
+impl Shown {
+    pub(crate) fn new(reading: Reading) -> Self {
+        let mut secret = Uuid::new_v4().simple().to_string();
+        secret.truncate(SECRET_DIGITS);
+        Self { reading, secret }
     }
-    let status = client
-        .block_status(&context, 0, reading.size.0)
-        .await
-        .map_err(failed)?;
-    let captured = CapturedVolume {
-        index: reading.index,
-        size: reading.size,
-        extents: extents(kind, &status),
-    };
-    let reader = match kind {
-        CaptureKind::Scan | CaptureKind::Round => Reader::Live(client),
-        CaptureKind::Instant => Reader::Snapshot(SnapshotReader::new(client)),
-    };
-    Ok((captured, reader))
+
+    /// Adds it.
+    pub(crate) fn command(&self) -> Command {
+        let reading = &self.reading;
+        let mut arguments = json!({
+            "type": "nbd",
+            "id": export_id(reading.index),
+            "node-name": reading.node,
+            "name": self.secret,
+        });
+        if let (Some(name), Some(fields)) = (&reading.bitmap, arguments.as_object_mut()) {
+            let bitmaps = json!([{"node": reading.data, "name": name}]);
+            fields.insert("bitmaps".to_owned(), bitmaps);
+        }
+        Command::new("block-export-add", arguments)
+    }
+
+    /// Connects to it and asks which extents there are.
+    pub(crate) async fn open(
+        &self,
+        hypervisor: &Hypervisor,
+        scratch: &ScratchDirectory,
+        kind: CaptureKind,
+    ) -> Result<(CapturedVolume, Reader), SourceError> {
+        let reading = &self.reading;
+        let context = match &reading.bitmap {
+            Some(name) => format!("{BITMAP_CONTEXT_PREFIX}{name}"),
+            None => ALLOCATION_CONTEXT.to_owned(),
+        };
+        let failed = |source| read_error(hypervisor, reading, source);
+        let client = Client::connect_unix(&scratch.nbd_socket(), &self.secret, &[&context])
+            .await
+            .map_err(failed)?;
+        if client.size() != reading.size.0 {
+            let shown = ByteCount(client.size());
+            return Err(hypervisor.unfit(format!(
+                "volume {} is {} long, but its export {shown}",
+                reading.index, reading.size
+            )));
+        }
+        let status = client
+            .block_status(&context, 0, reading.size.0)
+            .await
+            .map_err(failed)?;
+        let captured = CapturedVolume {
+            index: reading.index,
+            size: reading.size,
+            extents: extents(kind, &status),
+        };
+        let reader = match kind {
+            CaptureKind::Scan | CaptureKind::Round => Reader::Live(client),
+            CaptureKind::Instant | CaptureKind::WholeInstant => Reader::Snapshot(SnapshotReader::new(client)),
+        };
+        Ok((captured, reader))
+    }
 }
 
 fn read_error(hypervisor: &Hypervisor, reading: &Reading, source: farshore_nbd::ClientError) -> SourceError {
@@ -180,7 +202,7 @@ fn extents(kind: CaptureKind, status: &[StatusDescriptor]) -> Vec<StatedExtent> 
         let state = match kind {
             CaptureKind::Scan if run.flags & READS_AS_ZERO != 0 => Some(StateOfBytes::Zero),
             CaptureKind::Scan => Some(StateOfBytes::Data),
-            CaptureKind::Round | CaptureKind::Instant => {
+            CaptureKind::Round | CaptureKind::Instant | CaptureKind::WholeInstant => {
                 (run.flags & DIRTY != 0).then_some(StateOfBytes::Data)
             }
         };
@@ -241,7 +263,11 @@ mod tests {
 
     #[test]
     fn other_captures_give_only_what_changed() {
-        for kind in [CaptureKind::Round, CaptureKind::Instant] {
+        for kind in [
+            CaptureKind::Round,
+            CaptureKind::Instant,
+            CaptureKind::WholeInstant,
+        ] {
             let found = extents(kind, &runs(&[(10, 0), (5, 1), (5, 1), (20, 0), (7, 1)]));
             let expected = [(10, 10, StateOfBytes::Data), (40, 7, StateOfBytes::Data)];
             assert_eq!(shown(&found), expected);

@@ -1,9 +1,9 @@
 //! The VM's hypervisor as the source speaks to it: commands whose failures are the source's errors.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farshore_provider::SourceError;
-use farshore_qmp::{Command, DEFAULT_COMMAND_TIMEOUT, Event, Monitor, QmpError, Version};
+use farshore_qmp::{Answered, Command, DEFAULT_COMMAND_TIMEOUT, Event, Monitor, QmpError, Version};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -37,21 +37,7 @@ impl Hypervisor {
 
     /// Runs a command whose return value does not matter.
     pub(crate) async fn run(&self, command: &str, arguments: Value) -> Result<(), SourceError> {
-        self.run_within(command, arguments, DEFAULT_COMMAND_TIMEOUT).await
-    }
-
-    /// As [`Hypervisor::run`], for commands that drain a disk.
-    pub(crate) async fn run_draining(&self, command: &str, arguments: Value) -> Result<(), SourceError> {
-        self.run_within(command, arguments, DRAINING_COMMAND_TIMEOUT)
-            .await
-    }
-
-    async fn run_within(&self, command: &str, arguments: Value, within: Duration) -> Result<(), SourceError> {
-        self.monitor
-            .execute_within(command, arguments, within)
-            .await
-            .map(drop)
-            .map_err(|error| self.error(command, error))
+        self.run_all(&[Command::new(command, arguments)]).await.map(drop)
     }
 
     /// Runs a command and reads what it returned.
@@ -60,24 +46,43 @@ impl Hypervisor {
         command: &str,
         arguments: Value,
     ) -> Result<T, SourceError> {
-        let answer = self.monitor.execute(command, arguments).await;
-        self.read(command, answer)
+        let asked = [Command::new(command, arguments)];
+        self.read(command, self.ask_all(&asked).await.pop())
     }
 
-    /// Runs several commands in one write; their answers come in order, to be taken by [`Hypervisor::read`].
-    pub(crate) async fn pipeline(&self, commands: &[Command]) -> Vec<Result<Value, QmpError>> {
+    /// Runs several commands in one write and gives when each was answered. QEMU does not stop at one that it
+    /// refuses, so that what follows must be harmless then; the first failure is the error.
+    pub(crate) async fn run_all(&self, commands: &[Command]) -> Result<Vec<Instant>, SourceError> {
+        let answers = self
+            .monitor
+            .execute_pipelined(commands, DRAINING_COMMAND_TIMEOUT)
+            .await;
+        let each = commands.iter().zip(answers);
+        each.map(|(command, answered)| match answered.result {
+            Ok(_) => Ok(answered.at),
+            Err(error) => Err(self.error(&command.name, error)),
+        })
+        .collect()
+    }
+
+    /// Runs several queries in one write; their answers come in order, to be taken by [`Hypervisor::read`].
+    pub(crate) async fn ask_all(&self, commands: &[Command]) -> Vec<Answered> {
         self.monitor
             .execute_pipelined(commands, DEFAULT_COMMAND_TIMEOUT)
             .await
     }
 
-    /// What a command returned, as this type.
+    /// What a query returned, as this type.
     pub(crate) fn read<T: DeserializeOwned>(
         &self,
         command: &str,
-        answer: Result<Value, QmpError>,
+        answer: Option<Answered>,
     ) -> Result<T, SourceError> {
-        let value = answer.map_err(|error| self.error(command, error))?;
+        let value = match answer.map(|answered| answered.result) {
+            Some(Ok(value)) => value,
+            Some(Err(error)) => return Err(self.error(command, error)),
+            None => Value::Null,
+        };
         serde_json::from_value(value).map_err(|source| SourceError::Monitor {
             vm: self.vm.clone(),
             source: Box::new(source),

@@ -3,11 +3,14 @@
 
 use std::fmt;
 
-use farshore_blocks::{Sequence, VolumeIndex};
+use farshore_blocks::{Digest, Sequence, VolumeIndex};
 use farshore_provider::TrackingIdentity;
 
-/// Every bitmap whose name begins so is ours.
-const BITMAP_PREFIX: &str = "farshore.";
+/// Bitmaps' names begin so. They are short, because a monitor takes each byte of a command by itself.
+const BITMAP_PREFIX: &str = "fs.";
+
+/// How names began that spelled the whole identity; such bitmaps may still lie in images.
+const LONG_BITMAP_PREFIX: &str = "farshore.";
 
 /// What a block node of ours is for. Its name fits QEMU's 31 characters for any index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +64,7 @@ pub(crate) fn is_our_identifier(id: &str) -> bool {
 
 /// Whether a bitmap is ours, of whatever vault or chain.
 pub(crate) fn is_our_bitmap(name: &str) -> bool {
-    name.starts_with(BITMAP_PREFIX)
+    name.starts_with(LONG_BITMAP_PREFIX) || BitmapName::parse(name).is_some()
 }
 
 fn is_number(text: &str) -> bool {
@@ -82,26 +85,65 @@ pub(crate) enum BitmapBase {
     },
 }
 
+/// Stands for a vault and a chain in a bitmap's name: the beginning of their hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IdentityTag(u64);
+
+impl IdentityTag {
+    const DIGITS: usize = 16;
+
+    pub(crate) fn of(identity: TrackingIdentity) -> Self {
+        let whole = [*identity.vault.as_bytes(), *identity.chain.as_bytes()].concat();
+        let first = Digest::of(&whole).as_bytes().first_chunk().copied();
+        Self(u64::from_be_bytes(first.unwrap_or_default()))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let tag = (digits && text.len() == Self::DIGITS).then(|| u64::from_str_radix(text, 16).ok());
+        tag.flatten().map(Self)
+    }
+}
+
 /// A bitmap's name: what it is relative to. It is worth something only under exactly that identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BitmapName {
-    pub(crate) identity: TrackingIdentity,
+    pub(crate) identity: IdentityTag,
     pub(crate) base: BitmapBase,
 }
 
 impl BitmapName {
-    /// Reads a name; `None` for what is not exactly one of ours.
+    /// Reads a name, short or long; `None` for what is not exactly one of ours.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.strip_prefix(BITMAP_PREFIX)?.split('.');
-        let identity = TrackingIdentity {
+        name.strip_prefix(BITMAP_PREFIX)
+            .map_or_else(|| Self::parse_long(name), Self::parse_short)
+    }
+
+    fn parse_short(rest: &str) -> Option<Self> {
+        let mut parts = rest.split('.');
+        let identity = IdentityTag::parse(parts.next()?)?;
+        let base = match (parts.next()?, parts.next(), parts.next()) {
+            (point, None, None) => BitmapBase::Since(sequence(point)?),
+            (next, Some(round), None) => BitmapBase::Scan {
+                next: sequence(next)?,
+                round: number(round.strip_prefix('s')?)?,
+            },
+            _ => return None,
+        };
+        Some(Self { identity, base })
+    }
+
+    fn parse_long(name: &str) -> Option<Self> {
+        let mut parts = name.strip_prefix(LONG_BITMAP_PREFIX)?.split('.');
+        let identity = IdentityTag::of(TrackingIdentity {
             vault: parts.next()?.parse().ok()?,
             chain: parts.next()?.parse().ok()?,
-        };
+        });
         let base = match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
-            ("since", point, None, None) => BitmapBase::Since(Sequence(point.parse().ok()?)),
+            ("since", point, None, None) => BitmapBase::Since(sequence(point)?),
             ("scan", next, Some(round), None) => BitmapBase::Scan {
-                next: Sequence(next.parse().ok()?),
-                round: round.parse().ok()?,
+                next: sequence(next)?,
+                round: number(round)?,
             },
             _ => return None,
         };
@@ -109,13 +151,20 @@ impl BitmapName {
     }
 }
 
+fn number(text: &str) -> Option<u64> {
+    is_number(text).then(|| text.parse().ok()).flatten()
+}
+
+fn sequence(text: &str) -> Option<Sequence> {
+    number(text).map(Sequence)
+}
+
 impl fmt::Display for BitmapName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TrackingIdentity { vault, chain } = self.identity;
-        write!(out, "{BITMAP_PREFIX}{vault}.{chain}.")?;
+        write!(out, "{BITMAP_PREFIX}{:016x}.", self.identity.0)?;
         match self.base {
-            BitmapBase::Since(point) => write!(out, "since.{point}"),
-            BitmapBase::Scan { next, round } => write!(out, "scan.{next}.{round}"),
+            BitmapBase::Since(point) => write!(out, "{}", point.0),
+            BitmapBase::Scan { next, round } => write!(out, "{}.s{round}", next.0),
         }
     }
 }
@@ -142,7 +191,7 @@ mod tests {
             },
         ] {
             let name = BitmapName {
-                identity: IDENTITY,
+                identity: IdentityTag::of(IDENTITY),
                 base,
             };
             assert_eq!(BitmapName::parse(&name.to_string()), Some(name));
@@ -151,9 +200,46 @@ mod tests {
     }
 
     #[test]
+    fn long_names_of_earlier_versions_mean_the_same() {
+        let TrackingIdentity { vault, chain } = IDENTITY;
+        for (rest, base) in [
+            ("since.5", BitmapBase::Since(Sequence(5))),
+            (
+                "scan.6.2",
+                BitmapBase::Scan {
+                    next: Sequence(6),
+                    round: 2,
+                },
+            ),
+        ] {
+            let long = format!("farshore.{vault}.{chain}.{rest}");
+            let identity = IdentityTag::of(IDENTITY);
+            assert_eq!(BitmapName::parse(&long), Some(BitmapName { identity, base }));
+            assert!(is_our_bitmap(&long));
+        }
+    }
+
+    #[test]
+    fn every_vault_and_chain_has_a_tag_of_its_own() {
+        let others = [
+            TrackingIdentity {
+                vault: Incarnation::from_bytes([0xac; 16]),
+                ..IDENTITY
+            },
+            TrackingIdentity {
+                chain: ChainId::from_bytes([4; 16]),
+                ..IDENTITY
+            },
+        ];
+        for other in others {
+            assert_ne!(IdentityTag::of(other), IdentityTag::of(IDENTITY));
+        }
+    }
+
+    #[test]
     fn what_is_no_name_of_ours_is_not_taken_for_one() {
         let good = BitmapName {
-            identity: IDENTITY,
+            identity: IdentityTag::of(IDENTITY),
             base: BitmapBase::Since(Sequence(4)),
         }
         .to_string();
@@ -163,7 +249,11 @@ mod tests {
             "backup",
             &format!("{good}.5"),
             &format!("x{good}"),
-            &good.replace("since", "scan"),
+            &good.replace("fs.", "fs.0"),
+            &good.to_uppercase(),
+            "fs.backup",
+            "fs.0123456789abcdef.",
+            "fs.0123456789abcdef.+4",
         ] {
             assert_eq!(BitmapName::parse(name), None, "{name}");
         }

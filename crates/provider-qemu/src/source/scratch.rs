@@ -1,9 +1,11 @@
 //! Scratch files: where a capture's filter keeps what the guest overwrites while the capture is read.
 //!
-//! A file is sparse, as long as the disk, and unlinked as soon as QEMU has it open: its space is given back with the
-//! capture's node, and a crash leaves at most an empty file without content, which the next attachment sweeps away.
+//! A file is sparse, as long as the disk, and unlinked as soon as QEMU has it open. It stays with its node between
+//! captures, empty. If this process dies, its space is given back with the node, and a crash leaves at most an empty
+//! file with a name, which the next attachment sweeps away.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
@@ -56,20 +58,22 @@ impl ScratchDirectory {
     }
 
     /// A new sparse file of this size.
-    pub(crate) async fn create(
-        &self,
-        index: VolumeIndex,
-        size: ByteCount,
-    ) -> Result<ScratchFile, SourceError> {
+    pub(crate) fn create(&self, index: VolumeIndex, size: ByteCount) -> Result<ScratchFile, SourceError> {
         let path = self
             .path
             .join(format!("{FILE_PREFIX}{index}-{}", Uuid::new_v4().simple()));
-        let create = async {
-            let file = fs::File::create_new(&path).await?;
-            file.set_len(size.0).await
+        let create = || {
+            let file = File::create_new(&path)?;
+            file.set_len(size.0)?;
+            Ok(file)
         };
-        create.await.map_err(|source| self.error(&path, source))?;
-        Ok(ScratchFile { path })
+        match create() {
+            Ok(file) => Ok(ScratchFile {
+                kept: KeptScratch { file, size },
+                path,
+            }),
+            Err(source) => Err(self.error(&path, source)),
+        }
     }
 
     /// Creates the directory and a file in it, which goes at once.
@@ -77,7 +81,7 @@ impl ScratchDirectory {
         fs::create_dir_all(&self.path)
             .await
             .map_err(|source| self.error(&self.path, source))?;
-        self.create(VolumeIndex(0), ByteCount(0)).await.map(drop)
+        self.create(VolumeIndex(0), ByteCount(0)).map(drop)
     }
 
     /// How much room there is.
@@ -97,6 +101,7 @@ impl ScratchDirectory {
 /// A scratch file that still has a name; it loses it when this is dropped.
 #[derive(Debug)]
 pub(crate) struct ScratchFile {
+    kept: KeptScratch,
     path: PathBuf,
 }
 
@@ -104,11 +109,40 @@ impl ScratchFile {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Takes its name away; QEMU has it open.
+    pub(crate) fn unlink(self) -> Result<KeptScratch, SourceError> {
+        match self.kept.file.try_clone() {
+            Ok(file) => Ok(KeptScratch {
+                file,
+                size: self.kept.size,
+            }),
+            Err(source) => Err(SourceError::Scratch {
+                path: self.path.clone(),
+                source,
+            }),
+        }
+    }
 }
 
 impl Drop for ScratchFile {
     fn drop(&mut self) {
         // One unlink; if it fails, the next attachment sweeps the file away.
         drop(std::fs::remove_file(&self.path));
+    }
+}
+
+/// A scratch file without a name, as long as its node is there.
+#[derive(Debug)]
+pub(crate) struct KeptScratch {
+    file: File,
+    size: ByteCount,
+}
+
+impl KeptScratch {
+    /// Gives its space back. No filter may use it.
+    pub(crate) fn empty(&self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.set_len(self.size.0)
     }
 }

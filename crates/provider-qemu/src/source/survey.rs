@@ -59,35 +59,33 @@ pub(crate) async fn block_nodes(hypervisor: &Hypervisor) -> Result<Vec<BlockNode
 }
 
 async fn ask(hypervisor: &Hypervisor) -> Result<Answers, SourceError> {
-    let commands = [
+    let questions = [
         Command::new("query-block", Value::Null),
-        Command::new("query-named-block-nodes", json!({"flat": true})),
-        Command::new("x-debug-query-block-graph", Value::Null),
+        named_nodes_question(),
+        graph_question(),
         Command::new("query-block-exports", Value::Null),
         Command::new("query-jobs", Value::Null),
     ];
-    let mut answers = commands
-        .iter()
-        .map(|command| command.name.as_str())
-        .zip(hypervisor.pipeline(&commands).await);
-    let mut next = || answers.next().unwrap_or(("", Ok(Value::Null)));
-    let (name, devices) = next();
-    let devices = hypervisor.read(name, devices)?;
-    let (name, nodes) = next();
-    let nodes = hypervisor.read(name, nodes)?;
-    let (name, graph) = next();
-    let graph = hypervisor.read(name, graph)?;
-    let (name, exports) = next();
-    let exports = hypervisor.read(name, exports)?;
-    let (name, jobs) = next();
+    let mut answers = hypervisor.ask_all(&questions).await.into_iter();
+    let [devices, nodes, graph, exports, jobs] = &questions;
     Ok(Answers {
-        devices,
-        nodes,
-        graph,
-        exports,
-        jobs: hypervisor.read(name, jobs)?,
+        devices: hypervisor.read(&devices.name, answers.next())?,
+        nodes: hypervisor.read(&nodes.name, answers.next())?,
+        graph: hypervisor.read(&graph.name, answers.next())?,
+        exports: hypervisor.read(&exports.name, answers.next())?,
+        jobs: hypervisor.read(&jobs.name, answers.next())?,
         with_iothread: Vec::new(),
     })
+}
+
+/// Asks for the block nodes.
+pub(crate) fn named_nodes_question() -> Command {
+    Command::new("query-named-block-nodes", json!({"flat": true}))
+}
+
+/// Asks who uses which block node.
+pub(crate) fn graph_question() -> Command {
+    Command::new("x-debug-query-block-graph", Value::Null)
 }
 
 /// Of the device itself, or of the controller that it hangs on.

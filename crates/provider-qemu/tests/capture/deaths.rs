@@ -135,7 +135,7 @@ async fn whichever_command_is_the_last_one_the_next_capture_is_exact() {
                 .resume(&mut successor, &vm, &mut model, &tracking)
                 .await
                 .unwrap();
-            assert_eq!(vm.leftovers().await.len(), 4, "{cut:?} {at}");
+            assert_eq!(vm.leftovers().await.len(), 6, "{cut:?} {at}");
             if !reached {
                 break;
             }

@@ -26,6 +26,7 @@ pub(crate) enum Cut {
 pub(crate) struct Proxy {
     pub(crate) path: PathBuf,
     commands: Arc<AtomicUsize>,
+    bytes: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -41,23 +42,39 @@ impl Proxy {
         drop(std::fs::remove_file(&path));
         let listener = UnixListener::bind(&path).unwrap();
         let commands = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&commands);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let counts = (Arc::clone(&commands), Arc::clone(&bytes));
         let task = tokio::spawn(async move {
             let (client, _) = listener.accept().await.unwrap();
             drop(listener);
             let server = UnixStream::connect(monitor).await.unwrap();
-            relay(client, server, &count, at, cut).await;
+            relay(client, server, counts, (at, cut)).await;
         });
-        Self { path, commands, task }
+        Self {
+            path,
+            commands,
+            bytes,
+            task,
+        }
     }
 
     /// How many commands came.
     pub(crate) fn commands(&self) -> usize {
         self.commands.load(Ordering::SeqCst)
     }
+
+    /// How long they were together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::SeqCst)
+    }
 }
 
-async fn relay(client: UnixStream, server: UnixStream, commands: &AtomicUsize, at: usize, cut: Cut) {
+async fn relay(
+    client: UnixStream,
+    server: UnixStream,
+    (commands, bytes): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+    (at, cut): (usize, Cut),
+) {
     let (from_client, mut to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     let mut requests = BufReader::new(from_client);
@@ -69,6 +86,7 @@ async fn relay(client: UnixStream, server: UnixStream, commands: &AtomicUsize, a
             read = requests.read_until(b'\n', &mut request) => {
                 if read.unwrap_or(0) == 0 { return; }
                 let number = commands.fetch_add(1, Ordering::SeqCst) + 1;
+                bytes.fetch_add(request.len(), Ordering::SeqCst);
                 if to_server.write_all(&request).await.is_err() { return; }
                 request.clear();
                 outstanding += 1;

@@ -252,8 +252,9 @@ impl Vm {
             for bitmap in node["dirty-bitmaps"].as_array().into_iter().flatten() {
                 let recording = bitmap["recording"].as_bool().unwrap();
                 let name = bitmap["name"].as_str().unwrap();
-                let short = name.splitn(4, '.').last().unwrap();
-                found.push(format!("{short}{}", if recording { "" } else { " (disabled)" }));
+                let ours = name.strip_prefix("fs.").and_then(|rest| rest.split_once('.'));
+                let shown = ours.map_or_else(|| name.to_owned(), |(_, base)| format!("since {base}"));
+                found.push(format!("{shown}{}", if recording { "" } else { " (disabled)" }));
             }
         }
         let exports = self.command("query-block-exports", Value::Null).await.unwrap();

@@ -64,7 +64,14 @@ impl<S: Source> Engine<S> {
     async fn cycle(&mut self, lane: &mut Lane) -> Result<(), SessionError> {
         let began = Instant::now();
         let next = self.newest().next();
-        let capture = self.source.begin(CaptureKind::Instant, next).await?;
+        // What is to be sent again may lie in what did not change.
+        let whole = self.audit.has_repairs() || self.audit.is_due(Occasion::WithCycle);
+        let kind = if whole {
+            CaptureKind::WholeInstant
+        } else {
+            CaptureKind::Instant
+        };
+        let capture = self.source.begin(kind, next).await?;
         self.deliver(lane, capture, began).await
     }
 
@@ -188,7 +195,10 @@ impl<S: Source> Engine<S> {
     async fn audit_idle(&mut self, lane: &mut Lane) -> Result<(), SessionError> {
         let began = Instant::now();
         let newest = self.newest();
-        let capture = self.source.begin(CaptureKind::Instant, newest.next()).await?;
+        let capture = self
+            .source
+            .begin(CaptureKind::WholeInstant, newest.next())
+            .await?;
         if !capture.volumes().iter().all(is_unchanged) {
             return self.deliver(lane, capture, began).await;
         }

@@ -51,7 +51,12 @@ impl<S: Source> Engine<S> {
                 phase
             }
         });
-        let capture = self.source.begin(CaptureKind::Instant, next).await?;
+        let kind = if self.audit.has_repairs() {
+            CaptureKind::WholeInstant
+        } else {
+            CaptureKind::Instant
+        };
+        let capture = self.source.begin(kind, next).await?;
         let mut times = CycleTimes::default();
         let delivered = self.deliver_instant(&mut delivery, &capture, &mut times).await;
         drop(delivery);

@@ -1,19 +1,21 @@
 //! How a capture begins: which bitmaps take turns, and the order that lets nothing fall between them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use farshore_blocks::{Sequence, VolumeIndex, clock::WallTime};
-use farshore_provider::{CaptureKind, SourceError};
+use farshore_provider::{CaptureKind, CapturedVolume, SourceError};
+use farshore_qmp::Command;
 use serde_json::json;
 
-use super::{Attached, Open, Site};
+use super::{Attached, Open, Rotation, Site, watching::Watched};
 use crate::source::{
-    acting::{bitmaps, switch},
+    acting::command,
+    answers::BlockNode,
     capture::QemuCapture,
-    export::{self, Reading},
+    export::{Reading, Shown},
     listing::ListedDisk,
-    naming::{BitmapBase, BitmapName, NodeRole},
-    recovery::{BitmapChange, BitmapStep, Position, Switching},
+    naming::{BitmapBase, BitmapName, IdentityTag, NodeRole},
+    recovery::{Action, BitmapChange, BitmapStep, Position, Switching},
     survey::block_nodes,
 };
 
@@ -21,11 +23,12 @@ use crate::source::{
 /// than any guest's patience with a disk (30 s), longer than a busy disk's worst moments.
 const COPY_BEFORE_WRITE_TIMEOUT_SECONDS: u32 = 10;
 
-/// What a capture does with bitmaps: changes go into the fresh one from now on, the old one tells what to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Rotation {
-    old: BitmapBase,
-    fresh: BitmapBase,
+/// What a capture took.
+struct Taken {
+    captured_at: WallTime,
+    held: Duration,
+    /// Of the disks that are to be read.
+    exports: Vec<Shown>,
 }
 
 impl Attached {
@@ -48,29 +51,48 @@ impl Attached {
         number: u64,
     ) -> Result<QemuCapture, SourceError> {
         let rotation = self.rotation(kind, next)?;
-        self.refuse_changed_disks().await?;
-        self.open = Some(Open { number, kind, next });
-        let (captured_at, held) = match (kind, rotation) {
-            (CaptureKind::Instant, Some(rotation)) => self.take_instant(site, rotation).await?,
-            (CaptureKind::Round, Some(rotation)) => self.take_round(rotation).await?,
-            (CaptureKind::Scan | CaptureKind::Round | CaptureKind::Instant, _) => {
-                (WallTime::now(), Duration::ZERO)
+        let watched = self.watch().await?;
+        self.open = Some(Open {
+            number,
+            kind,
+            next,
+            rotation,
+        });
+        let taken = match (kind, rotation) {
+            (CaptureKind::Instant | CaptureKind::WholeInstant, Some(rotation)) => {
+                self.take_instant(site, (kind, rotation), &watched).await?
             }
+            (
+                CaptureKind::Scan | CaptureKind::Round | CaptureKind::Instant | CaptureKind::WholeInstant,
+                rotation,
+            ) => self.take_live(rotation).await?,
         };
         let mut capture = QemuCapture {
             vm: self.hypervisor.vm().to_owned(),
             number,
             kind,
-            captured_at,
-            held,
+            captured_at: taken.captured_at,
+            held: taken.held,
             volumes: Vec::with_capacity(self.disks.len()),
             readers: Vec::with_capacity(self.disks.len()),
         };
         for disk in &self.disks {
-            let reading = self.reading(disk, kind, rotation);
-            let (volume, reader) = export::open(&self.hypervisor, &site.scratch, kind, &reading).await?;
+            let shown = taken
+                .exports
+                .iter()
+                .find(|shown| shown.reading.index == disk.index);
+            let Some(shown) = shown else {
+                capture.volumes.push(CapturedVolume {
+                    index: disk.index,
+                    size: disk.size,
+                    extents: Vec::new(),
+                });
+                capture.readers.push(None);
+                continue;
+            };
+            let (volume, reader) = shown.open(&self.hypervisor, &site.scratch, kind).await?;
             capture.volumes.push(volume);
-            capture.readers.push(reader);
+            capture.readers.push(Some(reader));
         }
         Ok(capture)
     }
@@ -102,50 +124,26 @@ impl Attached {
                     round: round.saturating_add(1),
                 },
             })),
-            (Position::Scan { next, round }, CaptureKind::Instant) => Ok(Some(Rotation {
-                old: BitmapBase::Scan {
-                    next: *next,
-                    round: *round,
-                },
-                fresh: BitmapBase::Since(*next),
-            })),
-            (Position::Since(newest), CaptureKind::Instant) => Ok(Some(Rotation {
-                old: BitmapBase::Since(*newest),
-                fresh: BitmapBase::Since(next),
-            })),
-        }
-    }
-
-    /// A disk that was resized, replaced or lost its bitmap is not the one that was judged.
-    async fn refuse_changed_disks(&self) -> Result<(), SourceError> {
-        let nodes = block_nodes(&self.hypervisor).await?;
-        for disk in &self.disks {
-            let node = nodes.iter().find(|node| node.node_name == disk.data);
-            let size = node.map(|node| node.image.virtual_size);
-            if size != Some(disk.size.0) {
-                return Err(self.hypervisor.unfit(format!(
-                    "disk `{}` was {} long and is so no more; a disk's size must not change under protection",
-                    disk.name, disk.size
-                )));
+            (Position::Scan { next, round }, CaptureKind::Instant | CaptureKind::WholeInstant) => {
+                Ok(Some(Rotation {
+                    old: BitmapBase::Scan {
+                        next: *next,
+                        round: *round,
+                    },
+                    fresh: BitmapBase::Since(*next),
+                }))
             }
-            let recording = self.current_bitmap().is_some_and(|name| {
-                node.is_some_and(|node| {
-                    let mut bitmaps = node.dirty_bitmaps.iter();
-                    bitmaps.any(|bitmap| bitmap.name == name && bitmap.recording)
-                })
-            });
-            if !recording {
-                return Err(self.hypervisor.tracking_lost(format!(
-                    "the bitmap of disk `{}` was removed or stopped by someone else",
-                    disk.name
-                )));
+            (Position::Since(newest), CaptureKind::Instant | CaptureKind::WholeInstant) => {
+                Ok(Some(Rotation {
+                    old: BitmapBase::Since(*newest),
+                    fresh: BitmapBase::Since(next),
+                }))
             }
         }
-        Ok(())
     }
 
     /// The name of the bitmap that records between captures.
-    fn current_bitmap(&self) -> Option<String> {
+    pub(super) fn current_bitmap(&self) -> Option<String> {
         let base = match &self.position {
             Position::Since(point) => BitmapBase::Since(*point),
             Position::Scan { next, round } => BitmapBase::Scan {
@@ -159,7 +157,7 @@ impl Attached {
 
     pub(super) fn bitmap(&self, base: BitmapBase) -> String {
         BitmapName {
-            identity: self.identity,
+            identity: IdentityTag::of(self.identity),
             base,
         }
         .to_string()
@@ -179,92 +177,131 @@ impl Attached {
         self.disks.iter().map(step).collect()
     }
 
-    /// Live: from one moment on changes go into the fresh bitmaps only.
-    async fn take_round(&self, rotation: Rotation) -> Result<(WallTime, Duration), SourceError> {
-        let began = WallTime::now();
-        let mut steps = self.on_all(rotation.fresh, |disk| BitmapChange::Add(disk.bitmaps_survive));
-        steps.extend(self.on_all(rotation.old, |_| BitmapChange::Disable));
-        bitmaps(&self.hypervisor, &steps).await?;
-        Ok((began, Duration::ZERO))
+    /// Live: if there is a rotation, changes go into the fresh bitmaps only from one moment on.
+    async fn take_live(&self, rotation: Option<Rotation>) -> Result<Taken, SourceError> {
+        let captured_at = WallTime::now();
+        let mut commands = Vec::new();
+        if let Some(rotation) = rotation {
+            let mut steps = self.on_all(rotation.fresh, |disk| BitmapChange::Add(disk.bitmaps_survive));
+            steps.extend(self.on_all(rotation.old, |_| BitmapChange::Disable));
+            commands.push(command(&Action::Bitmaps(steps)));
+        }
+        let bitmap = rotation.map(|rotation| self.bitmap(rotation.old));
+        let shown = |disk: &ListedDisk| self.shown(disk, disk.data.clone(), bitmap.clone());
+        let exports: Vec<_> = self.disks.iter().map(shown).collect();
+        commands.extend(exports.iter().map(Shown::command));
+        self.hypervisor.run_all(&commands).await?;
+        Ok(Taken {
+            captured_at,
+            held: Duration::ZERO,
+            exports,
+        })
     }
 
     /// The fresh bitmaps record before the instant and the old ones until after it, so that nothing falls between.
+    ///
+    /// Fresh bitmaps, filters and the switch go in one write: if one of the first fails, the switch is refused or does no
+    /// harm, since the old bitmaps record until they are told to stop, after all of it was answered.
     async fn take_instant(
-        &self,
+        &mut self,
         site: &Site,
-        rotation: Rotation,
-    ) -> Result<(WallTime, Duration), SourceError> {
+        (kind, rotation): (CaptureKind, Rotation),
+        watched: &[Watched],
+    ) -> Result<Taken, SourceError> {
+        self.need_scratch(site).await?;
         let fresh = self.on_all(rotation.fresh, |disk| BitmapChange::Add(disk.bitmaps_survive));
-        bitmaps(&self.hypervisor, &fresh).await?;
-        for disk in &self.disks {
-            self.add_filter(site, disk).await?;
-        }
-        let switchings: Vec<_> = self
-            .disks
-            .iter()
-            .map(|disk| Switching {
-                wrapper: NodeRole::Wrapper.node(disk.index),
-                file: NodeRole::Filter.node(disk.index),
-            })
-            .collect();
+        let mut commands = vec![command(&Action::Bitmaps(fresh))];
+        commands.extend(self.disks.iter().map(add_filter));
+        let switchings = self.disks.iter().map(|disk| Switching {
+            wrapper: NodeRole::Wrapper.node(disk.index),
+            file: NodeRole::Filter.node(disk.index),
+        });
+        commands.push(command(&Action::Switch(switchings.collect())));
         let captured_at = WallTime::now();
-        let switching_since = Instant::now();
-        switch(&self.hypervisor, &switchings).await?;
-        let held = switching_since.elapsed();
-        bitmaps(
-            &self.hypervisor,
-            &self.on_all(rotation.old, |_| BitmapChange::Disable),
-        )
-        .await?;
-        for disk in &self.disks {
-            self.add_snapshot(disk.index).await?;
+        let answered = self.hypervisor.run_all(&commands).await?;
+        // The switch came last: it was worked on from the answer before it on.
+        let held = match answered.as_slice() {
+            [.., before, switched] => switched.saturating_duration_since(*before),
+            [] | [_] => Duration::ZERO,
+        };
+        let exports = self.show_instant((kind, rotation), watched).await?;
+        Ok(Taken {
+            captured_at,
+            held,
+            exports,
+        })
+    }
+
+    /// Stops the old bitmaps and exports what they know. Unless all is to be readable, a disk in which nothing had changed shortly before is looked at
+    /// once more: an export less is worth a question.
+    async fn show_instant(
+        &self,
+        (kind, rotation): (CaptureKind, Rotation),
+        watched: &[Watched],
+    ) -> Result<Vec<Shown>, SourceError> {
+        let bitmap = self.bitmap(rotation.old);
+        let stop = command(&Action::Bitmaps(
+            self.on_all(rotation.old, |_| BitmapChange::Disable),
+        ));
+        let mut commands = vec![stop];
+        let mut changed: Vec<_> = self.disks.iter().collect();
+        if kind == CaptureKind::Instant && watched.iter().any(|watched| watched.dirty == 0) {
+            self.hypervisor.run_all(&commands).await?;
+            commands.clear();
+            let nodes = block_nodes(&self.hypervisor).await?;
+            changed.retain(|disk| !is_clean(&nodes, &disk.data, &bitmap));
         }
-        Ok((captured_at, held))
+        let shown = |disk: &&ListedDisk| {
+            let node = NodeRole::Snapshot.node(disk.index);
+            self.shown(disk, node, Some(bitmap.clone()))
+        };
+        let exports: Vec<_> = changed.iter().map(shown).collect();
+        commands.extend(changed.iter().map(|disk| add_snapshot(disk.index)));
+        commands.extend(exports.iter().map(Shown::command));
+        if !commands.is_empty() {
+            self.hypervisor.run_all(&commands).await?;
+        }
+        Ok(exports)
     }
 
-    /// The filter is without the `bitmap` option: it would be copied now, before the instant, and what is not in it
-    /// could not be told from what did not change.
-    async fn add_filter(&self, site: &Site, disk: &ListedDisk) -> Result<(), SourceError> {
-        let scratch = site.scratch.create(disk.index, disk.size).await?;
-        let scratch_node = json!({
-            "driver": "file",
-            "node-name": NodeRole::Scratch.node(disk.index),
-            "filename": scratch.path(),
-            "discard": "unmap",
-        });
-        self.hypervisor.run("blockdev-add", scratch_node).await?;
-        drop(scratch);
-        let filter_node = json!({
-            "driver": "copy-before-write",
-            "node-name": NodeRole::Filter.node(disk.index),
-            "file": disk.data,
-            "target": NodeRole::Scratch.node(disk.index),
-            "on-cbw-error": "break-snapshot",
-            "cbw-timeout": COPY_BEFORE_WRITE_TIMEOUT_SECONDS,
-            "discard": "unmap",
-        });
-        self.hypervisor.run("blockdev-add", filter_node).await
-    }
-
-    async fn add_snapshot(&self, index: VolumeIndex) -> Result<(), SourceError> {
-        let node = json!({
-            "driver": "snapshot-access",
-            "node-name": NodeRole::Snapshot.node(index),
-            "file": NodeRole::Filter.node(index),
-        });
-        self.hypervisor.run("blockdev-add", node).await
-    }
-
-    fn reading(&self, disk: &ListedDisk, kind: CaptureKind, rotation: Option<Rotation>) -> Reading {
-        Reading {
+    fn shown(&self, disk: &ListedDisk, node: String, bitmap: Option<String>) -> Shown {
+        Shown::new(Reading {
             index: disk.index,
             size: disk.size,
-            node: match kind {
-                CaptureKind::Instant => NodeRole::Snapshot.node(disk.index),
-                CaptureKind::Scan | CaptureKind::Round => disk.data.clone(),
-            },
+            node,
             data: disk.data.clone(),
-            bitmap: rotation.map(|rotation| self.bitmap(rotation.old)),
-        }
+            bitmap,
+        })
     }
+}
+
+/// Whether this bitmap is there and knows of no change.
+fn is_clean(nodes: &[BlockNode], data: &str, bitmap: &str) -> bool {
+    let node = nodes.iter().find(|node| node.node_name == data);
+    let mut bitmaps = node.into_iter().flat_map(|node| &node.dirty_bitmaps);
+    bitmaps.any(|found| found.name == bitmap && found.count == 0)
+}
+
+/// The filter is without the `bitmap` option: it would be copied now, before the instant, and what is not in it
+/// could not be told from what did not change.
+fn add_filter(disk: &ListedDisk) -> Command {
+    let node = json!({
+        "driver": "copy-before-write",
+        "node-name": NodeRole::Filter.node(disk.index),
+        "file": disk.data,
+        "target": NodeRole::Scratch.node(disk.index),
+        "on-cbw-error": "break-snapshot",
+        "cbw-timeout": COPY_BEFORE_WRITE_TIMEOUT_SECONDS,
+        "discard": "unmap",
+    });
+    Command::new("blockdev-add", node)
+}
+
+fn add_snapshot(index: VolumeIndex) -> Command {
+    let node = json!({
+        "driver": "snapshot-access",
+        "node-name": NodeRole::Snapshot.node(index),
+        "file": NodeRole::Filter.node(index),
+    });
+    Command::new("blockdev-add", node)
 }

@@ -7,7 +7,7 @@ use farshore_blocks::{ByteCount, ChainId, Incarnation};
 use super::*;
 use crate::source::{
     listing::{BitmapsSurvive, ListedBitmap, ListedDisk, StrayBitmap},
-    naming::{BitmapBase, BitmapName},
+    naming::{BitmapBase, BitmapName, IdentityTag},
 };
 
 const IDENTITY: TrackingIdentity = TrackingIdentity {
@@ -44,7 +44,7 @@ fn scan(round: u64) -> BitmapBase {
 }
 
 fn name(base: BitmapBase) -> String {
-    let identity = IDENTITY;
+    let identity = IdentityTag::of(IDENTITY);
     BitmapName { identity, base }.to_string()
 }
 
@@ -112,7 +112,10 @@ fn after(disk: &ListedDisk, plan: &Plan) -> BTreeMap<String, (bool, Vec<String>)
                     state.get_mut(&step.name).unwrap().1.extend(known);
                 }
                 BitmapChange::Remove => drop(state.remove(&step.name).unwrap()),
-                BitmapChange::Add(_) => panic!("a plan adds no bitmap"),
+                BitmapChange::Add(_) => {
+                    let there = state.insert(step.name.clone(), (true, Vec::new()));
+                    assert!(there.is_none(), "{} is there already", step.name);
+                }
             }
         }
     }
@@ -242,6 +245,20 @@ fn no_combination_of_bitmaps_leaves_half_of_tracking() {
 }
 
 #[test]
+fn bitmaps_with_long_names_hand_over_to_such_with_short_ones() {
+    let long = |rest: &str| format!("farshore.{}.{}.{rest}", IDENTITY.vault, IDENTITY.chain);
+    let mut listed = disk(0, &[]);
+    listed.bitmaps = vec![
+        bitmap(long("since.5"), Stopped),
+        bitmap(long("since.6"), Recording),
+    ];
+    let plan = plan(&listing(vec![listed.clone()]), IDENTITY, SEALED);
+    assert_eq!(plan.position, Position::Since(NEWEST));
+    let knows = (true, vec![long("since.5"), long("since.6")]);
+    assert_eq!(after(&listed, &plan), BTreeMap::from([(name(since(5)), knows)]));
+}
+
+#[test]
 fn tracking_that_one_disk_lost_is_lost_for_all() {
     let disks = vec![disk(0, &[(since(5), Recording)]), disk(1, &[])];
     let plan = plan(&listing(disks.clone()), IDENTITY, SEALED);
@@ -256,7 +273,7 @@ fn tracking_that_one_disk_lost_is_lost_for_all() {
 fn bitmaps_of_another_chain_or_without_a_place_are_worth_nothing() {
     let mut listed = disk(0, &[]);
     let foreign = BitmapName {
-        identity: OTHER_CHAIN,
+        identity: IdentityTag::of(OTHER_CHAIN),
         base: since(5),
     };
     listed.bitmaps.push(bitmap(foreign.to_string(), Recording));

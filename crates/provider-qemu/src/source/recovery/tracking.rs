@@ -6,7 +6,7 @@ use farshore_provider::TrackingIdentity;
 use super::{BitmapChange, BitmapStep, Position, ScanTruth, Truth};
 use crate::source::{
     listing::{ListedBitmap, ListedDisk, Listing},
-    naming::{BitmapBase, BitmapName},
+    naming::{BitmapBase, BitmapName, IdentityTag},
 };
 
 /// A bitmap of the right identity that can be used.
@@ -21,6 +21,7 @@ pub(super) fn judge(
     identity: TrackingIdentity,
     truth: Truth,
 ) -> (Vec<BitmapStep>, Position) {
+    let identity = IdentityTag::of(identity);
     let mut why = "tracking begins afresh".to_owned();
     for candidate in candidates(listing, identity, truth) {
         let kept: Result<Vec<_>, _> = listing
@@ -112,7 +113,7 @@ impl Candidate {
 }
 
 /// The best first.
-fn candidates(listing: &Listing, identity: TrackingIdentity, truth: Truth) -> Vec<Candidate> {
+fn candidates(listing: &Listing, identity: IdentityTag, truth: Truth) -> Vec<Candidate> {
     let Truth::Replica { newest, scan } = truth else {
         return Vec::new();
     };
@@ -134,7 +135,7 @@ fn candidates(listing: &Listing, identity: TrackingIdentity, truth: Truth) -> Ve
 }
 
 /// Of the first disk; whether the others have it too is seen when they are judged.
-fn youngest_round(listing: &Listing, identity: TrackingIdentity, next: Sequence) -> Option<u64> {
+fn youngest_round(listing: &Listing, identity: IdentityTag, next: Sequence) -> Option<u64> {
     let rounds = usable(listing.disks.first()?, identity).filter_map(|usable| match usable.base {
         BitmapBase::Scan { next: towards, round } if towards == next => Some(round),
         BitmapBase::Scan { .. } | BitmapBase::Since(_) => None,
@@ -143,7 +144,7 @@ fn youngest_round(listing: &Listing, identity: TrackingIdentity, next: Sequence)
 }
 
 /// The bitmaps of the right identity that can be used.
-fn usable<'a>(disk: &'a ListedDisk, identity: TrackingIdentity) -> impl Iterator<Item = Usable<'a>> {
+fn usable<'a>(disk: &'a ListedDisk, identity: IdentityTag) -> impl Iterator<Item = Usable<'a>> {
     disk.bitmaps
         .iter()
         .filter(|bitmap| !bitmap.inconsistent)
@@ -157,51 +158,41 @@ fn usable<'a>(disk: &'a ListedDisk, identity: TrackingIdentity) -> impl Iterator
 }
 
 /// The steps that leave this disk with one recording bitmap, or why it cannot have one.
-fn keep(
-    disk: &ListedDisk,
-    identity: TrackingIdentity,
-    candidate: Candidate,
-) -> Result<Vec<BitmapStep>, String> {
-    let target = BitmapName {
-        identity,
-        base: candidate.target(),
-    }
-    .to_string();
+fn keep(disk: &ListedDisk, identity: IdentityTag, candidate: Candidate) -> Result<Vec<BitmapStep>, String> {
+    let base = candidate.target();
+    let name = BitmapName { identity, base }.to_string();
     let counting: Vec<_> = usable(disk, identity)
         .filter(|usable| candidate.counts(usable.base))
-        .map(|usable| usable.bitmap)
         .collect();
     refuse_inconsistent(disk, identity, candidate)?;
-    let own = counting
-        .iter()
-        .find(|bitmap| bitmap.name == target)
-        .ok_or_else(|| missing(disk, candidate))?;
-    if !counting.iter().any(|bitmap| bitmap.recording) {
+    if !counting.iter().any(|usable| usable.base == base) {
+        return Err(missing(disk, candidate));
+    }
+    if !counting.iter().any(|usable| usable.bitmap.recording) {
         return Err(format!(
             "no bitmap of disk `{}` records changes any more",
             disk.name
         ));
     }
     let mut steps = Vec::new();
-    if !own.recording {
-        steps.push(step(disk, &target, BitmapChange::Enable));
+    match disk.bitmaps.iter().find(|bitmap| bitmap.name == name) {
+        Some(own) if own.recording => {}
+        Some(_) => steps.push(step(disk, &name, BitmapChange::Enable)),
+        // It has a name of an earlier version, and there is no renaming.
+        None => steps.push(step(disk, &name, BitmapChange::Add(disk.bitmaps_survive))),
     }
-    for other in counting.iter().filter(|bitmap| bitmap.name != target) {
-        let from = other.name.clone();
-        steps.push(step(disk, &target, BitmapChange::Merge { from }));
+    for other in counting.iter().filter(|usable| usable.bitmap.name != name) {
+        let from = other.bitmap.name.clone();
+        steps.push(step(disk, &name, BitmapChange::Merge { from }));
     }
-    for other in disk.bitmaps.iter().filter(|bitmap| bitmap.name != target) {
+    for other in disk.bitmaps.iter().filter(|bitmap| bitmap.name != name) {
         steps.push(step(disk, &other.name, BitmapChange::Remove));
     }
     Ok(steps)
 }
 
 /// A bitmap that would count, had the VM not been killed while it was open, may be the only one that knew something.
-fn refuse_inconsistent(
-    disk: &ListedDisk,
-    identity: TrackingIdentity,
-    candidate: Candidate,
-) -> Result<(), String> {
+fn refuse_inconsistent(disk: &ListedDisk, identity: IdentityTag, candidate: Candidate) -> Result<(), String> {
     let broken = disk.bitmaps.iter().any(|bitmap| {
         bitmap.inconsistent
             && BitmapName::parse(&bitmap.name)

@@ -209,7 +209,7 @@ impl Source for MemorySource {
         let (volumes, frozen, new) = match kind {
             CaptureKind::Scan => (whole(&inner.disks), None, current),
             CaptureKind::Round => (changed(&inner.disks, &inner.bitmaps[&current]), None, current),
-            CaptureKind::Instant => {
+            CaptureKind::Instant | CaptureKind::WholeInstant => {
                 let disks = inner.disks.clone();
                 inner.instants.entry(next).or_default().push(disks.clone());
                 (
@@ -226,7 +226,7 @@ impl Source for MemorySource {
             CaptureKind::Round => {
                 inner.bitmaps.insert(current, Dirty::new());
             }
-            CaptureKind::Instant => {
+            CaptureKind::Instant | CaptureKind::WholeInstant => {
                 inner.bitmaps.insert(new, Dirty::new());
             }
         }

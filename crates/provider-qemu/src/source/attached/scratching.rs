@@ -1,0 +1,47 @@
+//! The scratch nodes of the filters: they come with the first instant and stay, so that later ones need not open files.
+
+use farshore_provider::SourceError;
+use farshore_qmp::Command;
+use serde_json::json;
+
+use super::{Attached, Site};
+use crate::source::{naming::NodeRole, scratch::KeptScratch};
+
+impl Attached {
+    /// Sees to it that every disk has its scratch node.
+    pub(super) async fn need_scratch(&mut self, site: &Site) -> Result<(), SourceError> {
+        if self.scratch.len() == self.disks.len() {
+            return Ok(());
+        }
+        let files = self
+            .disks
+            .iter()
+            .map(|disk| site.scratch.create(disk.index, disk.size));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        let add = |(disk, file): (&super::ListedDisk, &crate::source::scratch::ScratchFile)| {
+            let node = json!({
+                "driver": "file",
+                "node-name": NodeRole::Scratch.node(disk.index),
+                "filename": file.path(),
+                "discard": "unmap",
+            });
+            Command::new("blockdev-add", node)
+        };
+        let commands: Vec<_> = self.disks.iter().zip(&files).map(add).collect();
+        self.hypervisor.run_all(&commands).await?;
+        let kept = files.into_iter().map(|file| file.unlink());
+        self.scratch = kept.collect::<Result<Vec<_>, _>>()?;
+        Ok(())
+    }
+
+    /// Gives back what the filters kept.
+    pub(super) fn empty_scratch(&self) -> Result<(), SourceError> {
+        self.scratch
+            .iter()
+            .try_for_each(KeptScratch::empty)
+            .map_err(|error| {
+                self.hypervisor
+                    .unfit(format!("scratch space was not given back: {error}"))
+            })
+    }
+}

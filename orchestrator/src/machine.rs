@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farshore_domain::declaration::{ProtectedVm, ReplicationPolicy, Retention};
+use farshore_domain::declaration::{ProtectedVm, ReplicationPolicy, Retention, SourcePlace};
 use farshore_proto::v1;
 
 use crate::records::VolumeRecord;
@@ -35,6 +35,22 @@ pub fn to_wire(vm: &ProtectedVm) -> v1::Machine {
             })
             .collect(),
     }
+}
+
+/// Where the VM's monitor is; empty if no hypervisor runs it.
+#[must_use]
+pub fn monitor(declared: &ProtectedVm) -> String {
+    match &declared.source().place {
+        SourcePlace::Monitor(monitor) => monitor.to_string(),
+        SourcePlace::Disks(_) => String::new(),
+    }
+}
+
+/// Where the VM's disks are if no hypervisor runs it, in the machine's order.
+#[must_use]
+pub fn disk_paths(declared: &ProtectedVm) -> Vec<String> {
+    let disks = declared.source().disks().iter();
+    disks.map(|disk| disk.path.to_string()).collect()
 }
 
 /// What the source is to do by the policy.

@@ -23,6 +23,16 @@ pub(crate) enum Standing {
     Fenced,
 }
 
+/// What is captured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum SourcePlace {
+    /// A VM that runs, by the socket of its QMP monitor.
+    Monitor(PathBuf),
+    /// Files or block devices without a hypervisor, in the order of the machine's disks.
+    Disks(Vec<PathBuf>),
+}
+
 /// One volume, with the size that it had when it was assigned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,7 +49,8 @@ pub(crate) struct Assignment {
     pub(crate) epoch: Epoch,
     pub(crate) standing: Standing,
     pub(crate) machine: MachineSpecification,
-    pub(crate) monitor: PathBuf,
+    #[serde(flatten)]
+    pub(crate) place: SourcePlace,
     pub(crate) target_endpoint: String,
     pub(crate) interval: Duration,
     /// Bytes a second; `None` is not limited.

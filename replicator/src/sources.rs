@@ -1,5 +1,7 @@
 //! The protected VMs that this replicator replicates: assigned, enabled, removed; each has an engine of its own.
 
+mod any;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -8,7 +10,6 @@ use std::{
 
 use farshore_blocks::{ByteCount, ChainId};
 use farshore_provider::{Check, CheckOutcome, MachineSpecification, Source, SourceError};
-use farshore_provider_qemu::{QemuSource, QemuSourceConfig};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
@@ -16,12 +17,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assignment::{self, Assignment, AssignmentFiles, SourcePolicy, Standing},
+    assignment::{self, Assignment, AssignmentFiles, SourcePlace, SourcePolicy, Standing},
     chain_files::ChainFileError,
     configuration::{Plaintext, is_loopback},
     metrics::Metrics,
     source::{Audit, AuditFiles, Ended, Engine, SourcePhase, SourceState},
 };
+use any::AnySource;
 
 /// All sources of this replicator; cheap to clone.
 #[derive(Clone)]
@@ -43,7 +45,7 @@ struct Seat {
 
 struct Running {
     stop: CancellationToken,
-    task: JoinHandle<QemuSource>,
+    task: JoinHandle<AnySource>,
 }
 
 /// Why an operation on a source failed.
@@ -101,8 +103,8 @@ impl Sources {
     }
 
     /// Looks at a VM that may become protected.
-    pub(crate) async fn examine(&self, machine: &MachineSpecification, monitor: &Path) -> Examined {
-        let mut source = self.source(machine, monitor);
+    pub(crate) async fn examine(&self, machine: &MachineSpecification, place: &SourcePlace) -> Examined {
+        let mut source = self.source(machine, place);
         let checks = source.checks().await;
         let failed = checks.iter().any(|check| check.outcome == CheckOutcome::Failed);
         let sizes = if failed { None } else { source.sizes().await.ok() };
@@ -121,7 +123,7 @@ impl Sources {
         {
             return Ok(());
         }
-        let examined = self.examine(&assignment.machine, &assignment.monitor).await;
+        let examined = self.examine(&assignment.machine, &assignment.place).await;
         let failed: Vec<_> = examined
             .checks
             .iter()
@@ -201,7 +203,7 @@ impl Sources {
         let vm = seat.assignment.machine.vm.clone();
         let mut source = match self.end(seat).await? {
             Some(source) => source,
-            None => self.source(&seat.assignment.machine, &seat.assignment.monitor),
+            None => self.source(&seat.assignment.machine, &seat.assignment.place),
         };
         // Should the rest fail: nothing replicates any more, and nothing else may be told.
         seat.state.send_if_modified(|state| {
@@ -264,7 +266,7 @@ impl Sources {
         let stop = CancellationToken::new();
         let assignment = seat.assignment.clone();
         let engine = Engine {
-            source: self.source(&assignment.machine, &assignment.monitor),
+            source: self.source(&assignment.machine, &assignment.place),
             assignment: assignment.clone(),
             state: seat.state.clone(),
             metrics: self.metrics.clone(),
@@ -291,7 +293,7 @@ impl Sources {
         seat.running = Some(Running { stop, task });
     }
 
-    async fn end(&self, seat: &mut Seat) -> Result<Option<QemuSource>, SourcesError> {
+    async fn end(&self, seat: &mut Seat) -> Result<Option<AnySource>, SourcesError> {
         let Some(running) = seat.running.take() else {
             return Ok(None);
         };
@@ -304,12 +306,8 @@ impl Sources {
             .map_err(|_| SourcesError::EngineLost { vm })
     }
 
-    fn source(&self, machine: &MachineSpecification, monitor: &Path) -> QemuSource {
-        QemuSource::new(QemuSourceConfig {
-            machine: machine.clone(),
-            monitor: monitor.to_owned(),
-            scratch_directory: self.scratch.join(&machine.vm),
-        })
+    fn source(&self, machine: &MachineSpecification, place: &SourcePlace) -> AnySource {
+        AnySource::at(place, machine, &self.scratch.join(&machine.vm))
     }
 }
 

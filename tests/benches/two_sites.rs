@@ -120,6 +120,7 @@ impl TwoSites {
                 guest_cost_limit_percent: 0,
             }),
             volumes,
+            disk_paths: Vec::new(),
         };
         self.conductor.order(SOURCE, Body::InstallSource(install)).await?;
         let ordered_at = WallTime::now();
@@ -164,6 +165,7 @@ impl TwoSites {
         let check = v1::CheckSource {
             machine: Some(vm.machine.clone()),
             monitor: vm.monitor.display().to_string(),
+            disk_paths: Vec::new(),
         };
         let checked = self.conductor.order(SOURCE, Body::CheckSource(check)).await?;
         let Outcome::SourceChecked(checked) = checked else {

@@ -73,6 +73,8 @@ pub struct Lab {
     pub cli: Cli,
     guests: Vec<(GuestOrder, SourceVm)>,
     bare: Vec<BareVm>,
+    /// VMs that nobody runs here.
+    at_rest: Vec<String>,
     options: LabOptions,
     east_namespace: Namespace,
     west_namespace: Namespace,
@@ -112,6 +114,7 @@ impl Lab {
             cli,
             guests: Vec::new(),
             bare: Vec::new(),
+            at_rest: Vec::new(),
             options,
             east_namespace,
             west_namespace,
@@ -212,6 +215,13 @@ impl Lab {
         self.apply(&documents.join("---\n"))
     }
 
+    /// Protects a VM that nobody runs here, by its declaration; does not wait.
+    #[must_use]
+    pub fn protect_at_rest(&mut self, name: &str, document: &str) -> Answer {
+        self.at_rest.push(name.to_owned());
+        self.apply(document)
+    }
+
     /// Applies a manifest.
     #[must_use]
     pub fn apply(&self, manifest: &str) -> Answer {
@@ -263,7 +273,11 @@ impl Lab {
     #[must_use]
     pub fn bubbles(&self) -> Vec<String> {
         let guests = self.guests.iter().map(|(order, _)| order.name.as_str());
-        let vms: Vec<&str> = guests.chain(self.bare.iter().map(BareVm::name)).collect();
+        let others = self.at_rest.iter().map(String::as_str);
+        let vms: Vec<&str> = guests
+            .chain(self.bare.iter().map(BareVm::name))
+            .chain(others)
+            .collect();
         let mine = |name: &String| vms.iter().any(|vm| name.starts_with(&format!("fs-{vm}-")));
         names().into_iter().filter(mine).collect()
     }

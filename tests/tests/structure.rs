@@ -36,6 +36,7 @@ const ARROWS: &[Row] = &[
     row("guest", &["blocks"], &[]),
     row("provider", &["blocks"], &[]),
     row("provider-qemu", &["blocks", "provider", "nbd", "qmp"], &["guest"]),
+    row("provider-raw", &["blocks", "provider"], &[]),
     row("proto", &[], &[]),
     row("orchestrator", &["blocks", "domain", "proto"], &[]),
     row("replicator", DATA_PLANE, &[]),
@@ -51,6 +52,7 @@ const DATA_PLANE: &[&str] = &[
     "qmp",
     "provider",
     "provider-qemu",
+    "provider-raw",
     "proto",
 ];
 
@@ -65,6 +67,7 @@ const EVERYTHING_ELSE: &[&str] = &[
     "guest",
     "provider",
     "provider-qemu",
+    "provider-raw",
     "proto",
     "orchestrator",
     "replicator",

@@ -21,6 +21,7 @@ mod retention;
 mod set;
 mod site;
 mod size;
+mod source;
 mod suggestion;
 mod text;
 
@@ -33,15 +34,17 @@ pub use fast_mode::{FastMode, Percent};
 pub use machine::{Disk, DiskBus, Firmware, MAX_DISKS, MAX_NICS, Machine, Nic};
 pub use manifest::{MAX_MANIFEST_BYTES, ManifestError, ManifestErrors, Position, parse_manifest};
 pub use policy::ReplicationPolicy;
-pub use protected_vm::{MAX_VM_NAME_BYTES, ProtectedVm, Source, Target};
+pub use protected_vm::{MAX_VM_NAME_BYTES, ProtectedVm, Target};
 pub use references::{ApplyPlan, Effect, Outcome, check_apply, check_delete};
 pub use refusal::{Refusal, SiteRole};
 pub use retention::Retention;
 pub use set::DeclarationSet;
 pub use site::{Network, Provider, Site};
 pub use size::{format_size, parse_size};
+pub use source::{Source, SourceDisk, SourcePlace};
 pub use text::{
-    BridgeName, DeviceIdentifier, MacAddress, MachineType, MachineUuid, MonitorPath, Name, TextRefused,
+    BridgeName, DeviceIdentifier, DiskPath, MacAddress, MachineType, MachineUuid, MonitorPath, Name,
+    TextRefused,
 };
 
 use cursor::Cursor;

@@ -229,6 +229,18 @@ pub trait Capture: Send + Sync {
     /// How long the guest's writes were held for it.
     fn held(&self) -> Duration;
 
+    /// Whether the extents of an instant are what changed. If not, they are all that may have, and what differs is to be
+    /// found by comparing.
+    fn knows_changes(&self) -> bool {
+        true
+    }
+
+    /// Asked when everything was read, and before it is sealed: whether what was read is of the one instant that it is said
+    /// to be of.
+    fn confirm(&self) -> impl Future<Output = Result<(), SourceError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Whether all bytes of the volumes can be read as they were at the instant, not only the captured extents.
     fn holds_all(&self) -> bool {
         false

@@ -87,6 +87,7 @@ fn of_declarations(refusals: &[(declaration::DeclarationKey, declaration::Refusa
         | declaration::Refusal::MissingSite { .. }
         | declaration::Refusal::MissingNetwork { .. } => Code::InvalidArgument,
         declaration::Refusal::MonitorClaimed { .. }
+        | declaration::Refusal::DiskClaimed { .. }
         | declaration::Refusal::NetworkInUse { .. }
         | declaration::Refusal::InUse { .. } => Code::FailedPrecondition,
         declaration::Refusal::NotFound { .. } => Code::NotFound,

@@ -3,18 +3,18 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use farshore_blocks::{ByteCount, ChainId, Sequence};
 use farshore_proto::v1::{self, command::Body, command_result::Outcome};
-use farshore_provider::{Check, NetworkAttachment, RecoveryId};
+use farshore_provider::{Check, MachineSpecification, NetworkAttachment, RecoveryId};
 use farshore_vault::{ChainDescription, PinRefused, VaultError, VolumeDescription};
 
 use super::{Member, report::point_out};
 use crate::{
-    assignment::{AssignedVolume, Assignment, Standing},
+    assignment::{AssignedVolume, Assignment, SourcePlace, Standing},
     convert::{self, Malformed},
     recovery::{Recovery, RecoveryError, RecoveryOrder},
     source::chain as with_causes,
@@ -207,9 +207,32 @@ fn wrong_role(member: &Member, role: &'static str, missing: &'static str) -> Com
     }
 }
 
+/// A monitor, or as many disks as the machine has.
+fn place(
+    monitor: String,
+    disks: &[String],
+    machine: &MachineSpecification,
+) -> Result<SourcePlace, Malformed> {
+    if disks.is_empty() && !monitor.is_empty() {
+        return Ok(SourcePlace::Monitor(PathBuf::from(monitor)));
+    }
+    if monitor.is_empty() && disks.len() == machine.disks.len() {
+        return Ok(SourcePlace::Disks(disks.iter().map(PathBuf::from).collect()));
+    }
+    Err(Malformed::Refused {
+        field: "disk_paths",
+        why: format!(
+            "{} of them beside the monitor `{monitor}`: a monitor, or a path for each of {} disks, is accepted",
+            disks.len(),
+            machine.disks.len()
+        ),
+    })
+}
+
 async fn check_source(sources: &Sources, check: v1::CheckSource) -> Result<Outcome, CommandError> {
     let machine = convert::machine_in(check.machine)?;
-    let examined = sources.examine(&machine, Path::new(&check.monitor)).await;
+    let place = place(check.monitor, &check.disk_paths, &machine)?;
+    let examined = sources.examine(&machine, &place).await;
     let sizes = examined.sizes.unwrap_or_default();
     let volumes = machine.disks.iter().zip(sizes);
     Ok(Outcome::SourceChecked(v1::SourceChecked {
@@ -299,8 +322,8 @@ fn assignment(install: v1::InstallSource) -> Result<Assignment, Malformed> {
         chain: convert::chain_in(&install.chain)?,
         epoch: convert::epoch_in(install.epoch.as_ref())?,
         standing: Standing::Installed,
+        place: place(install.monitor, &install.disk_paths, &machine)?,
         machine,
-        monitor: PathBuf::from(install.monitor),
         target_endpoint: install.target_endpoint,
         interval: policy.interval,
         bandwidth: policy.bandwidth,

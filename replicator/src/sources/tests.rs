@@ -29,7 +29,7 @@ fn assigned(standing: Standing) -> TempDir {
         },
         standing,
         machine: serde_json::from_value(machine).unwrap(),
-        monitor: directory.path().join("no-monitor"),
+        place: SourcePlace::Monitor(directory.path().join("no-monitor")),
         target_endpoint: "http://127.0.0.1:1".to_owned(),
         interval: Duration::from_secs(2),
         bandwidth: None,
@@ -85,7 +85,7 @@ async fn a_source_that_was_fenced_stays_so_by_another_policy() {
     sources.end(seat).await.unwrap();
     seat.state.send_modify(|state| state.phase = SourcePhase::Fenced);
     let stop = CancellationToken::new();
-    let source = sources.source(&seat.assignment.machine, &seat.assignment.monitor);
+    let source = sources.source(&seat.assignment.machine, &seat.assignment.place);
     let task = tokio::spawn(async move { source });
     seat.running = Some(Running { stop, task });
     drop(seats);

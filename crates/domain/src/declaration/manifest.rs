@@ -176,8 +176,11 @@ impl Reading<'_> {
         });
     }
 
-    fn end(self) -> Result<Vec<Declaration>, ManifestErrors> {
+    fn end(mut self) -> Result<Vec<Declaration>, ManifestErrors> {
         if !self.errors.is_empty() {
+            // As they are met by someone who reads the manifest.
+            self.errors
+                .sort_by_key(|error| error.position.map(|position| (position.line, position.column)));
             return Err(ManifestErrors {
                 errors: self.errors,
                 untold: self.untold,

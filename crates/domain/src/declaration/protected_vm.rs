@@ -3,11 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    cursor::Cursor,
-    fields::Fields,
-    machine::Machine,
-    problems::Problems,
-    text::{MonitorPath, Name},
+    cursor::Cursor, fields::Fields, machine::Machine, problems::Problems, source::Source, text::Name,
 };
 
 /// Names of recovered VMs, and of what belongs to them, are made from a VM's name.
@@ -23,16 +19,6 @@ pub struct ProtectedVm {
     source: Source,
     target: Target,
     machine: Machine,
-}
-
-/// Where a VM runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Source {
-    /// Its site.
-    pub site: Name,
-    /// The socket of its QMP monitor, on the host of the site's replicator.
-    pub monitor: MonitorPath,
 }
 
 /// Where a VM goes.
@@ -80,12 +66,14 @@ impl ProtectedVm {
     pub(super) fn read(name: Option<Name>, spec: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
         let fields = Fields::open(spec, &["policy", "source", "target", "machine"], problems)?;
         let policy = fields.required("policy", problems, Cursor::parsed);
-        let source = fields.required("source", problems, Source::read);
+        let machine = fields.required("machine", problems, Machine::read);
+        let source = fields.required("source", problems, |source, problems| {
+            Source::read(source, machine.as_ref(), problems)
+        });
         let source_site = source.as_ref().map(|source| &source.site);
         let target = fields.required("target", problems, |target, problems| {
             Target::read(target, source_site, problems)
         });
-        let machine = fields.required("machine", problems, Machine::read);
         Some(Self {
             name: name?,
             policy: policy?,
@@ -103,18 +91,6 @@ pub(super) fn check_name(at: &Cursor<'_>, name: &Name, problems: &mut Problems) 
     }
     let message = format!("`{name}` has {length} characters; a VM's name has at most {MAX_VM_NAME_BYTES}");
     at.refuse(message, problems)
-}
-
-impl Source {
-    fn read(source: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
-        let fields = Fields::open(source, &["site", "monitor"], problems)?;
-        let site = fields.required("site", problems, Cursor::parsed);
-        let monitor = fields.required("monitor", problems, Cursor::parsed);
-        Some(Self {
-            site: site?,
-            monitor: monitor?,
-        })
-    }
 }
 
 impl Target {

@@ -9,6 +9,7 @@ use super::{
     Declaration, DeclarationKey, Kind, ProtectedVm, Site,
     refusal::{Refusal, SiteRole},
     set::{DeclarationSet, key, nearest_name},
+    source::SourcePlace,
 };
 
 /// What an Apply would do, document by document, in their order. It is done as a whole or not at all.
@@ -143,16 +144,40 @@ fn check_vm(all: &DeclarationSet, vm: &ProtectedVm) -> Vec<Refusal> {
         }
     }
     refusals.extend(check_network(all, vm));
-    let claimed = |other: &&ProtectedVm| other.name() != name && other.source() == vm.source();
-    if let Some(other) = all.vms().find(claimed) {
-        refusals.push(Refusal::MonitorClaimed {
-            vm: name.clone(),
-            site: vm.source().site.clone(),
-            monitor: vm.source().monitor.clone(),
-            other: other.name().clone(),
-        });
-    }
+    refusals.extend(check_claims(all, vm));
     refusals
+}
+
+/// A monitor, or a disk, is of one VM.
+fn check_claims(all: &DeclarationSet, vm: &ProtectedVm) -> Option<Refusal> {
+    let site = &vm.source().site;
+    let others = || {
+        let others = all.vms();
+        others.filter(|other| other.name() != vm.name() && other.source().site == *site)
+    };
+    match &vm.source().place {
+        SourcePlace::Monitor(monitor) => {
+            let other = others().find(|other| other.source().place == vm.source().place)?;
+            Some(Refusal::MonitorClaimed {
+                vm: vm.name().clone(),
+                site: site.clone(),
+                monitor: monitor.clone(),
+                other: other.name().clone(),
+            })
+        }
+        SourcePlace::Disks(disks) => others().find_map(|other| {
+            let theirs = other.source().disks();
+            let shared = disks
+                .iter()
+                .find(|disk| theirs.iter().any(|their| their.path == disk.path))?;
+            Some(Refusal::DiskClaimed {
+                vm: vm.name().clone(),
+                site: site.clone(),
+                disk: shared.path.clone(),
+                other: other.name().clone(),
+            })
+        }),
+    }
 }
 
 fn check_network(all: &DeclarationSet, vm: &ProtectedVm) -> Option<Refusal> {

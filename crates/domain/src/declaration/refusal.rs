@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeclarationKey, MonitorPath, Name};
+use super::{DeclarationKey, DiskPath, MonitorPath, Name};
 
 /// Which of a VM's two sites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,18 @@ pub enum Refusal {
         /// Whose it is.
         other: Name,
     },
+    /// Two VMs name the same disk of the same site.
+    #[error("{vm} names the disk {disk} of the Site {site}, which is one of {other}")]
+    DiskClaimed {
+        /// Who names it too.
+        vm: Name,
+        /// The site.
+        site: Name,
+        /// The disk.
+        disk: DiskPath,
+        /// Whose it is.
+        other: Name,
+    },
     /// A site would lose a network that VMs declared before are to be plugged into.
     #[error(
         "the Site {site} would lose its network {network}, which is in use by {}",
@@ -112,6 +124,7 @@ impl Refusal {
                 "missing-reference"
             }
             Self::MonitorClaimed { .. } => "monitor-claimed",
+            Self::DiskClaimed { .. } => "disk-claimed",
             Self::NetworkInUse { .. } | Self::InUse { .. } => "in-use",
             Self::NotFound { .. } => "not-found",
         }

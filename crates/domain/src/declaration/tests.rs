@@ -35,7 +35,8 @@ fn a_declaration_is_what_its_document_says() {
     );
     let vm = all.vm(&name("shop-db")).unwrap();
     let machine = vm.machine();
-    assert_eq!(vm.source().monitor.as_str(), "/run/vms/shop-db.qmp");
+    let monitor = SourcePlace::Monitor("/run/vms/shop-db.qmp".parse().unwrap());
+    assert_eq!(vm.source().place, monitor);
     assert_eq!((machine.processors(), machine.memory().0), (1, 256 << 20));
     assert_eq!(
         machine.uuid().unwrap().as_str(),

@@ -150,6 +150,13 @@ checked_text! {
     check_monitor_path,
     suggest_nothing
 }
+checked_text! {
+    /// The absolute path of a disk: a raw image or a block device.
+    DiskPath,
+    "the absolute path of a raw image or a block device, without control characters",
+    check_disk_path,
+    suggest_nothing
+}
 
 fn check_name(text: &str) -> Option<String> {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -213,6 +220,14 @@ fn check_monitor_path(text: &str) -> Option<String> {
     let good = text.starts_with('/')
         && !text.ends_with('/')
         && text.len() <= 107
+        && !text.chars().any(char::is_control);
+    good.then(|| text.to_owned())
+}
+
+fn check_disk_path(text: &str) -> Option<String> {
+    let good = text.starts_with('/')
+        && !text.ends_with('/')
+        && text.len() <= 4096
         && !text.chars().any(char::is_control);
     good.then(|| text.to_owned())
 }

@@ -58,7 +58,8 @@ impl Engine {
     ) -> Result<v1::SourceChecked, Trouble> {
         let body = command::Body::CheckSource(v1::CheckSource {
             machine: Some(machine::to_wire(declared)),
-            monitor: declared.source().monitor.to_string(),
+            monitor: machine::monitor(declared),
+            disk_paths: machine::disk_paths(declared),
         });
         let site = declared.source().site.as_str();
         let outcome = self.command(place, "check-source", site, body, SHORT).await?;
@@ -174,7 +175,8 @@ impl Engine {
         })?;
         let body = command::Body::InstallSource(v1::InstallSource {
             machine: Some(machine::to_wire(declared)),
-            monitor: declared.source().monitor.to_string(),
+            monitor: machine::monitor(declared),
+            disk_paths: machine::disk_paths(declared),
             chain: vm.chain.as_bytes().to_vec().into(),
             epoch: Some(epoch_to_wire(tenure.epoch)),
             target_endpoint,

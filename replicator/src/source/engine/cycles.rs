@@ -116,11 +116,24 @@ impl<S: Source> Engine<S> {
         times.hold = held;
         self.metrics.cycle_phase(CyclePhase::Pause, held);
         self.metrics.guest_pause(held);
-        let volumes = self.audit.with_repairs(capture.volumes());
-        let mut work = Worklist::new(Purpose::Changes, &volumes, &[]);
-        times.changed = work.data_left();
         let (shipping, read_before) = (Instant::now(), delivery.reading());
-        delivery.ship(capture, &mut work, |_| {}).await?;
+        times.changed = if capture.knows_changes() {
+            let volumes = self.audit.with_repairs(capture.volumes());
+            let mut work = Worklist::new(Purpose::Changes, &volumes, &[]);
+            let changed = work.data_left();
+            delivery.ship(capture, &mut work, |_| {}).await?;
+            changed
+        } else {
+            let mut work = Worklist::new(Purpose::ResyncScan, capture.volumes(), &[]);
+            let candidates = work.data_left();
+            let mut base = Comparison::with(&self.assignment, self.newest(), Proof::Noted)
+                .map_err(DeliveryError::from)?;
+            delivery
+                .ship_differing((capture, &mut base), &mut work, |_| {})
+                .await?;
+            candidates
+        };
+        capture.confirm().await?;
         times.read = delivery.reading().saturating_sub(read_before);
         times.send = shipping.elapsed().saturating_sub(times.read);
         self.metrics.cycle_phase(CyclePhase::Read, times.read);

@@ -16,7 +16,7 @@ use wire_cutter::WireCutter;
 
 use super::*;
 use crate::{
-    assignment::{AssignedVolume, Standing},
+    assignment::{AssignedVolume, SourcePlace, Standing},
     target::Targets,
 };
 
@@ -113,7 +113,7 @@ fn assignment(endpoint: &str, epoch: Epoch) -> Assignment {
         epoch,
         standing: Standing::Enabled,
         machine: serde_json::from_value::<MachineSpecification>(machine).unwrap(),
-        monitor: "unused".into(),
+        place: SourcePlace::Monitor("unused".into()),
         target_endpoint: format!("http://{endpoint}"),
         interval: Duration::from_millis(20),
         bandwidth: None,

@@ -118,6 +118,27 @@ fn a_monitor_belongs_to_one_vm() {
 }
 
 #[test]
+fn a_disk_without_a_hypervisor_belongs_to_one_vm() {
+    let vm = |name: &str, path: &str| {
+        let text = format!(
+            "{{apiVersion: farshore/v1, kind: ProtectedVm, metadata: {{name: {name}}}, spec: {{policy: gold, \
+             source: {{site: east, disks: {{root: {path}}}}}, target: {{site: west}}, machine: {{processors: 1, \
+             memory: 64MiB, firmware: bios, machineType: pc, disks: [{{name: root, device: vd0}}]}}}}}}"
+        );
+        read(&text).remove(0)
+    };
+    let apart = [vm("one", "/images/one.raw"), vm("two", "/images/two.raw")];
+    assert_eq!(refusals(&fitting(), &apart), [""; 0]);
+    let again = read(&serde_yaml::to_string(&apart[0]).unwrap());
+    assert_eq!(again, [apart[0].clone()]);
+    let shared = [vm("one", "/images/one.raw"), vm("two", "/images/one.raw")];
+    assert_eq!(
+        refusals(&fitting(), &shared)[0],
+        "ProtectedVm one: disk-claimed: one names the disk /images/one.raw of the Site east, which is one of two"
+    );
+}
+
+#[test]
 fn a_name_is_declared_once_in_an_apply() {
     let applied = [policy("gold", "2s"), policy("gold", "3s")];
     assert_eq!(

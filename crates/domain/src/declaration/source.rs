@@ -1,0 +1,103 @@
+//! Where a VM's disks are read: beside its hypervisor, or as they lie there without one.
+
+use serde::Serialize;
+
+use super::{
+    cursor::Cursor,
+    fields::Fields,
+    machine::Machine,
+    problems::Problems,
+    text::{DiskPath, MonitorPath, Name},
+};
+
+/// Where a VM runs, or its disks lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// Its site.
+    pub site: Name,
+    /// What of it the site's replicator uses.
+    #[serde(flatten)]
+    pub place: SourcePlace,
+}
+
+/// What a replicator captures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SourcePlace {
+    /// A VM that runs, by the socket of its QMP monitor on the replicator's host.
+    Monitor(MonitorPath),
+    /// Disks without a hypervisor, in the order of the machine's.
+    #[serde(serialize_with = "serialize_disks")]
+    Disks(Vec<SourceDisk>),
+}
+
+/// A disk without a hypervisor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceDisk {
+    /// The name of the machine's disk.
+    pub name: Name,
+    /// A raw image or a block device on the replicator's host.
+    pub path: DiskPath,
+}
+
+fn serialize_disks<S: serde::Serializer>(disks: &[SourceDisk], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(disks.iter().map(|disk| (&disk.name, &disk.path)))
+}
+
+impl Source {
+    /// The disks without a hypervisor; none of a VM that runs.
+    #[must_use]
+    pub fn disks(&self) -> &[SourceDisk] {
+        match &self.place {
+            SourcePlace::Monitor(_) => &[],
+            SourcePlace::Disks(disks) => disks,
+        }
+    }
+
+    /// `machine` is absent where it is wrong itself; its disks are then not compared with those named here.
+    pub(super) fn read(
+        source: &Cursor<'_>,
+        machine: Option<&Machine>,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let fields = Fields::open(source, &["site", "monitor", "disks"], problems)?;
+        let site = fields.required("site", problems, Cursor::parsed);
+        let disks = fields.optional("disks", problems, |disks, problems| {
+            read_disks(disks, machine?, problems)
+        });
+        let monitor = fields.optional("monitor", problems, Cursor::parsed);
+        let place = match (monitor?, disks?) {
+            (Some(monitor), None) => SourcePlace::Monitor(monitor),
+            (None, Some(disks)) => SourcePlace::Disks(disks),
+            (Some(_), Some(_)) => {
+                return source.refuse(
+                    "has both `monitor` and `disks`: a VM runs, or it does not",
+                    problems,
+                );
+            }
+            (None, None) => {
+                let message = "`monitor` is missing, or `disks` where no hypervisor runs the VM";
+                return source.refuse(message, problems);
+            }
+        };
+        Some(Self { site: site?, place })
+    }
+}
+
+fn read_disks(at: &Cursor<'_>, machine: &Machine, problems: &mut Problems) -> Option<Vec<SourceDisk>> {
+    let names: Vec<&str> = machine.disks().iter().map(|disk| disk.name.as_str()).collect();
+    let fields = Fields::open(at, &names, problems)?;
+    let read: Vec<_> = machine
+        .disks()
+        .iter()
+        .map(|disk| {
+            let path = fields.required(disk.name.as_str(), problems, Cursor::parsed);
+            path.map(|path| SourceDisk {
+                name: disk.name.clone(),
+                path,
+            })
+        })
+        .collect();
+    read.into_iter().collect()
+}

@@ -11,7 +11,7 @@ AS_ROOT := sudo -E
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(AS_ROOT)
 endif
 
-.PHONY: demo test lint bench ci
+.PHONY: demo test test-newer-qemu lint bench ci
 
 demo:
 	scripts/install-prerequisites.sh demo
@@ -24,6 +24,20 @@ test:
 	scripts/install-prerequisites.sh test
 	$(CARGO) build --locked --bin farshore
 	$(CARGO) test --locked --workspace --no-fail-fast
+	$(MAKE) --no-print-directory test-newer-qemu
+
+# Captures once more, on the QEMU that scripts/install-qemu-backport.sh unpacked, if it did.
+NEWER_QEMU := $(TARGET_DIRECTORY)/qemu-10
+test-newer-qemu:
+	@if [ -e $(NEWER_QEMU)/complete ]; then \
+		echo "Captures on `$(NEWER_QEMU)/bin/qemu-system-x86_64 --version | head -n 1`"; \
+		export PATH=$(NEWER_QEMU)/bin:$$PATH FARSHORE_TEST_QEMU_MAJOR=10; \
+		[ -z "$(AS_ROOT)" ] || export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(AS_ROOT) env PATH=$$PATH"; \
+		$(CARGO) test --locked --package farshore-qmp --package farshore-provider-qemu --test monitor --test capture; \
+	else \
+		echo "SKIPPED: captures were tested on the installed QEMU alone. For those on QEMU 10 as well:"; \
+		echo "    scripts/install-qemu-backport.sh $(NEWER_QEMU)"; \
+	fi
 
 lint:
 	$(CARGO) fmt --all --check

@@ -88,6 +88,12 @@ fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Value>, D
     Value::deserialize(from).map(Some)
 }
 
+/// Whether this is an answer or an event, whoever it is for.
+pub(crate) fn is_of_a_session(line: &[u8]) -> bool {
+    serde_json::from_slice::<Raw>(line)
+        .is_ok_and(|raw| raw.event.is_some() || raw.error.is_some() || raw.returned.is_some())
+}
+
 impl Message {
     pub(crate) fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
         if line.iter().all(u8::is_ascii_whitespace) {

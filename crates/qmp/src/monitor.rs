@@ -1,6 +1,7 @@
 //! A monitor: connecting to it, and commands that are answered, refused or given up at a deadline.
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -20,7 +21,7 @@ use tokio::{
 
 use crate::{
     connection::{Arrived, Connection, ConnectionLoss, Request},
-    message::{Event, Greeting, Refusal, Version},
+    message::{Event, Greeting, Refusal, Version, is_of_a_session},
 };
 
 /// How long a command may take unless the caller says otherwise.
@@ -28,6 +29,9 @@ pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Requests that wait to be written: callers of one monitor are few, and each waits for its answer.
 const QUEUED_REQUESTS: usize = 16;
+
+/// Numbers of more than 53 bits do not survive every reader of JSON.
+const EXACT_IN_ANY_JSON: u32 = 64 - 53;
 
 /// Events that a slow listener may be behind before it misses some.
 const BUFFERED_EVENTS: usize = 256;
@@ -185,6 +189,7 @@ impl Monitor {
         monitor
             .execute_within("qmp_capabilities", Value::Null, within)
             .await?;
+        monitor.next_id.store(1, Ordering::Relaxed);
         Ok(monitor)
     }
 
@@ -197,7 +202,7 @@ impl Monitor {
             requests,
             events,
             lost,
-            next_id: AtomicU64::new(1),
+            next_id: AtomicU64::new(unused_id()),
             version,
             task,
         }
@@ -305,10 +310,22 @@ impl Monitor {
     }
 }
 
+/// What comes before the greeting was meant for the client before: a command that it did not wait for has ended.
 async fn greeting(connection: &mut Connection) -> Result<Version, ConnectionLoss> {
-    let line = connection.read_line().await?;
-    let greeting: Greeting = serde_json::from_slice(&line).map_err(ConnectionLoss::Malformed)?;
-    Ok(greeting.qmp.version.qemu)
+    loop {
+        let line = connection.read_line().await?;
+        match serde_json::from_slice::<Greeting>(&line) {
+            Ok(greeting) => return Ok(greeting.qmp.version.qemu),
+            Err(_) if is_of_a_session(&line) => {}
+            Err(error) => return Err(ConnectionLoss::Malformed(error)),
+        }
+    }
+}
+
+/// An identifier that no other client used. The last command of the client before may be answered after our greeting,
+/// but not after our first answer, because a monitor runs one command after another.
+fn unused_id() -> u64 {
+    RandomState::new().build_hasher().finish() >> EXACT_IN_ANY_JSON
 }
 
 fn line(command: &Command, id: u64) -> String {

@@ -181,7 +181,8 @@ async fn a_peer_that_greets_wrongly_is_refused() {
     for (words, kind) in [
         ("", "ended"),
         ("HTTP/1.1 400 Bad Request\r\n", "malformed"),
-        ("{\"return\":{}}\r\n", "malformed"),
+        ("{\"hello\":{}}\r\n", "malformed"),
+        ("{\"return\":{}}\r\n", "ended"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("qmp");
@@ -200,6 +201,34 @@ async fn a_peer_that_greets_wrongly_is_refused() {
             other => panic!("{words:?}: {other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn what_was_meant_for_the_client_before_is_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    peer(&path, async |mut stream: UnixStream| {
+        let before = concat!(
+            "{\"return\":{},\"id\":7}\r\n",
+            "{\"event\":\"BLOCK_EXPORT_DELETED\",\"data\":{}}\r\n"
+        );
+        // Also after the greeting, and with an identifier that a client is likely to use first.
+        let after = "{\"error\":{\"class\":\"GenericError\",\"desc\":\"theirs\"},\"id\":1}\r\n";
+        let words = format!("{before}{GREETING}\r\n{after}");
+        stream.write_all(words.as_bytes()).await.unwrap();
+        let mut stream = BufReader::new(stream);
+        for answer in ["{}", "\"ours\""] {
+            let id = next_id(&mut stream).await;
+            let line = format!("{{\"return\":{answer},\"id\":{id}}}\r\n");
+            stream.write_all(line.as_bytes()).await.unwrap();
+        }
+        drop(next_id(&mut stream).await);
+    });
+    let monitor = Monitor::connect(&path, SHORT).await.unwrap();
+    assert_eq!(
+        monitor.execute("first", Value::Null).await.unwrap(),
+        json!("ours")
+    );
 }
 
 #[tokio::test]

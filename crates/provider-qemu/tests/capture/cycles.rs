@@ -34,6 +34,20 @@ async fn a_scan_rounds_and_instants_give_exactly_what_the_disks_held() {
     assert_eq!(vm.leftovers().await, [""; 0]);
 }
 
+/// More than the monitor queues before it stops reading.
+#[tokio::test]
+async fn many_disks_of_every_kind_are_taken_at_one_instant() {
+    let kinds = [Kind::Raw, Kind::Qcow2, Kind::ScsiRaw, Kind::ScsiQcow2].repeat(4);
+    let (vm, mut model, mut target) = protected(&kinds).await;
+    let mut source = vm.source();
+    source.attach(IDENTITY, target.state()).await.unwrap();
+    for _ in 0..3 {
+        target.instant(&mut source, &vm, &mut model).await.unwrap();
+    }
+    source.detach().await.unwrap();
+    assert_eq!(vm.leftovers().await, [""; 0]);
+}
+
 #[tokio::test]
 async fn a_failed_capture_is_given_again_with_what_changed_meanwhile() {
     let (vm, mut model, mut target) = protected(PAIR).await;

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Raw,
     /// Raw, by `-drive`, on a SCSI controller.
     ScsiRaw,
+    /// On a SCSI controller.
+    ScsiQcow2,
     /// Raw, with an I/O thread.
     RawWithIothread,
 }
@@ -50,7 +52,7 @@ impl Vm {
         for (index, kind) in kinds.iter().enumerate() {
             let image = directory.path().join(format!("disk-{index}"));
             match kind {
-                Kind::Qcow2 => {
+                Kind::Qcow2 | Kind::ScsiQcow2 => {
                     let made = Command::new("qemu-img")
                         .args(["create", "-q", "-f", "qcow2"])
                         .arg(&image)
@@ -120,33 +122,35 @@ impl Vm {
         let image = self.path(&format!("disk-{index}"));
         let image = image.display();
         let file = format!("driver=file,filename={image},node-name=file{index},discard=unmap");
-        match kind {
-            Kind::Qcow2 | Kind::Raw | Kind::RawWithIothread => {
-                let format = if matches!(kind, Kind::Qcow2) {
-                    "qcow2"
-                } else {
-                    "raw"
-                };
-                command.args(["-blockdev", &file, "-blockdev"]);
-                command.arg(format!(
-                    "driver={format},file=file{index},node-name=node{index},discard=unmap"
-                ));
-                let mut device = format!("virtio-blk-pci,drive=node{index},id=vd{index}");
-                if matches!(kind, Kind::RawWithIothread) {
-                    command.args(["-object", "iothread,id=io0"]);
-                    device.push_str(",iothread=io0");
-                }
-                command.args(["-device", &device]);
-            }
-            Kind::ScsiRaw => {
-                command.arg("-drive");
-                command.arg(format!(
-                    "if=none,id=drive{index},file={image},format=raw,discard=unmap"
-                ));
-                command.args(["-device", "virtio-scsi-pci,id=scsi0", "-device"]);
-                command.arg(format!("scsi-hd,bus=scsi0.0,drive=drive{index},id=vd{index}"));
-            }
+        let format = match kind {
+            Kind::Qcow2 | Kind::ScsiQcow2 => "qcow2",
+            Kind::Raw | Kind::ScsiRaw | Kind::RawWithIothread => "raw",
+        };
+        if matches!(kind, Kind::ScsiRaw) {
+            command.arg("-drive");
+            command.arg(format!(
+                "if=none,id=node{index},file={image},format=raw,discard=unmap"
+            ));
+        } else {
+            command.args(["-blockdev", &file, "-blockdev"]);
+            command.arg(format!(
+                "driver={format},file=file{index},node-name=node{index},discard=unmap"
+            ));
         }
+        let device = match kind {
+            Kind::Qcow2 | Kind::Raw => format!("virtio-blk-pci,drive=node{index},id=vd{index}"),
+            Kind::RawWithIothread => {
+                let thread = format!("iothread,id=io{index}");
+                command.args(["-object", &thread]);
+                format!("virtio-blk-pci,drive=node{index},id=vd{index},iothread=io{index}")
+            }
+            Kind::ScsiRaw | Kind::ScsiQcow2 => {
+                let controller = format!("virtio-scsi-pci,id=scsi{index}");
+                command.args(["-device", &controller]);
+                format!("scsi-hd,bus=scsi{index}.0,drive=node{index},id=vd{index}")
+            }
+        };
+        command.args(["-device", &device]);
     }
 
     /// Ends QEMU as a power button does (`quit`), or by SIGKILL.
@@ -220,7 +224,7 @@ impl Vm {
     /// Does a `qemu-io` command on the device's own node, below which everything of Farshore lies.
     pub(crate) async fn qemu_io(&self, disk: usize, command: &str) {
         let device = match self.kinds[disk] {
-            Kind::ScsiRaw => format!("vd{disk}"),
+            Kind::ScsiRaw | Kind::ScsiQcow2 => format!("vd{disk}"),
             Kind::Qcow2 | Kind::Raw | Kind::RawWithIothread => {
                 format!("/machine/peripheral/vd{disk}/virtio-backend")
             }

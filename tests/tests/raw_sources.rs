@@ -16,6 +16,7 @@ use farshore_tests::{
 };
 
 const MIB: u64 = 1024 * 1024;
+const ONE_MIB: usize = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn document(root: &Path, data: &Path) -> String {
@@ -49,8 +50,8 @@ fn disks_that_nobody_runs_are_protected_by_comparison() {
         .open(&root)
         .unwrap();
     disk.set_len(64 * MIB).unwrap();
-    disk.write_all_at(&vec![7; 20 * MIB as usize], 8 * MIB).unwrap();
-    fs::write(&data, vec![1; MIB as usize]).unwrap();
+    disk.write_all_at(&vec![7; 20 * ONE_MIB], 8 * MIB).unwrap();
+    fs::write(&data, vec![1; ONE_MIB]).unwrap();
     let _ = lab.protect_at_rest("db", &document(&root, &data)).done();
     lab.cli.vm_in("db", "Protected", SYNC);
     let first = lab.cli.points("db");
@@ -97,7 +98,7 @@ fn disks_that_nobody_runs_are_protected_by_comparison() {
 fn a_disk_that_is_not_there_is_told_and_nothing_is_begun() {
     let mut lab = Lab::start(LabOptions::default());
     let data = lab.vms().join("data.raw");
-    fs::write(&data, vec![1; MIB as usize]).unwrap();
+    fs::write(&data, vec![1; ONE_MIB]).unwrap();
     let missing = lab.vms().join("none.raw");
     let _ = lab.protect_at_rest("db", &document(&missing, &data)).done();
     let failed = lab.cli.vm_in("db", "Failed", SYNC);

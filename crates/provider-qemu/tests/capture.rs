@@ -13,6 +13,8 @@ mod cycles;
 mod deaths;
 #[path = "capture/guest.rs"]
 mod guest;
+#[path = "capture/others.rs"]
+mod others;
 #[path = "capture/proxy.rs"]
 mod proxy;
 #[path = "capture/replica.rs"]

@@ -97,9 +97,10 @@ pub struct StatedExtent {
 pub struct CapturedVolume {
     /// Which volume.
     pub index: VolumeIndex,
-    /// Its size now.
+    /// Its size now. It may be larger than in the capture before: a disk can grow while it is protected.
     pub size: ByteCount,
-    /// In ascending order, not overlapping. A scan covers the whole volume with them.
+    /// In ascending order, not overlapping. A scan covers the whole volume with them; the others hold all by which a disk
+    /// grew since the last capture that was done, or since [`Source::attach`].
     pub extents: Vec<StatedExtent>,
 }
 

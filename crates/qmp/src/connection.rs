@@ -2,7 +2,7 @@
 //!
 //! One task does all of it, so that a caller who gives up in the middle leaves no half-written command behind.
 
-use std::{collections::HashMap, io, sync::Arc, time::Instant};
+use std::{collections::HashMap, io, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -41,18 +41,11 @@ impl From<LineTooLong> for ConnectionLoss {
     }
 }
 
-/// An answer and when it came.
-#[derive(Debug)]
-pub(crate) struct Arrived {
-    pub(crate) answer: Answer,
-    pub(crate) at: Instant,
-}
-
 /// Commands that are to be written in one piece, and who waits for which answer.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) waiting: Vec<(u64, oneshot::Sender<Arrived>)>,
+    pub(crate) waiting: Vec<(u64, oneshot::Sender<Answer>)>,
 }
 
 /// The socket and what was read ahead from it.
@@ -150,10 +143,10 @@ impl Connection {
 
 /// Who waits for which answer.
 #[derive(Debug, Default)]
-struct Pending(HashMap<u64, oneshot::Sender<Arrived>>);
+struct Pending(HashMap<u64, oneshot::Sender<Answer>>);
 
 impl Pending {
-    fn expect(&mut self, waiting: Vec<(u64, oneshot::Sender<Arrived>)>) {
+    fn expect(&mut self, waiting: Vec<(u64, oneshot::Sender<Answer>)>) {
         // Callers that gave up are forgotten here, so that a mute peer does not fill the table.
         self.0.retain(|_, caller| !caller.is_closed());
         self.0.extend(waiting);
@@ -162,8 +155,7 @@ impl Pending {
     fn answer(&mut self, id: u64, answer: Answer) {
         if let Some(caller) = self.0.remove(&id) {
             // A caller that gave up in this moment does not want it any more.
-            let at = Instant::now();
-            drop(caller.send(Arrived { answer, at }));
+            drop(caller.send(answer));
         }
     }
 }

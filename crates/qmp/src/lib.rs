@@ -11,4 +11,4 @@ mod monitor;
 pub use connection::ConnectionLoss;
 pub use line::MAX_LINE_BYTES;
 pub use message::{Event, Version};
-pub use monitor::{Answered, Command, ConnectOptions, DEFAULT_COMMAND_TIMEOUT, Monitor, QmpError};
+pub use monitor::{Command, ConnectOptions, DEFAULT_COMMAND_TIMEOUT, Monitor, QmpError};

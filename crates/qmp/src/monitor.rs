@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use crate::{
-    connection::{Arrived, Connection, ConnectionLoss, Request},
-    message::{Event, Greeting, Refusal, Version, is_of_a_session},
+    connection::{Connection, ConnectionLoss, Request},
+    message::{Answer, Event, Greeting, Refusal, Version, is_of_a_session},
 };
 
 /// How long a command may take unless the caller says otherwise.
@@ -68,15 +68,6 @@ impl Command {
             arguments,
         }
     }
-}
-
-/// What one command of several returned.
-#[derive(Debug)]
-pub struct Answered {
-    /// What it returned, or why it did not.
-    pub result: Result<Value, QmpError>,
-    /// When its answer came, or waiting for it ended.
-    pub at: Instant,
 }
 
 /// Why a monitor could not be used.
@@ -242,17 +233,20 @@ impl Monitor {
         let command = Command::new(command, arguments);
         let answers = self.pipeline(std::slice::from_ref(&command), within).await;
         let lost = || Err(self.closed(&command.name));
-        let answer = answers.into_iter().next();
-        answer.map_or_else(lost, |answered| answered.result)
+        answers.into_iter().next().unwrap_or_else(lost)
     }
 
     /// Writes all commands in one piece and gives their answers in the same order. The peer runs them one after
     /// another and does not stop at one that it refuses. The deadline is for all of them together.
-    pub async fn execute_pipelined(&self, commands: &[Command], within: Duration) -> Vec<Answered> {
+    pub async fn execute_pipelined(
+        &self,
+        commands: &[Command],
+        within: Duration,
+    ) -> Vec<Result<Value, QmpError>> {
         self.pipeline(commands, within).await
     }
 
-    async fn pipeline(&self, commands: &[Command], within: Duration) -> Vec<Answered> {
+    async fn pipeline(&self, commands: &[Command], within: Duration) -> Vec<Result<Value, QmpError>> {
         let mut bytes = Vec::new();
         let mut waiting = Vec::with_capacity(commands.len());
         let mut answers = Vec::with_capacity(commands.len());
@@ -278,24 +272,21 @@ impl Monitor {
         &self,
         command: &str,
         within: Duration,
-        answered: Option<Result<Arrived, oneshot::error::RecvError>>,
-    ) -> Answered {
-        let (result, at) = match answered {
-            Some(Ok(Arrived { answer, at })) => {
-                let refused = |refusal: Refusal| QmpError::Refused {
-                    command: command.to_owned(),
-                    class: refusal.class,
-                    desc: refusal.desc,
-                };
-                (answer.map_err(refused), at)
-            }
-            Some(Err(_)) if self.lost.borrow().is_some() => (Err(self.closed(command)), Instant::now()),
-            Some(Err(_)) | None => {
-                let command = command.to_owned();
-                (Err(QmpError::Timeout { command, within }), Instant::now())
-            }
-        };
-        Answered { result, at }
+        answered: Option<Result<Answer, oneshot::error::RecvError>>,
+    ) -> Result<Value, QmpError> {
+        match answered {
+            Some(Ok(Ok(value))) => Ok(value),
+            Some(Ok(Err(Refusal { class, desc }))) => Err(QmpError::Refused {
+                command: command.to_owned(),
+                class,
+                desc,
+            }),
+            Some(Err(_)) if self.lost.borrow().is_some() => Err(self.closed(command)),
+            Some(Err(_)) | None => Err(QmpError::Timeout {
+                command: command.to_owned(),
+                within,
+            }),
+        }
     }
 
     fn closed(&self, command: &str) -> QmpError {

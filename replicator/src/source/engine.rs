@@ -9,7 +9,7 @@ mod scan;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use farshore_blocks::Sequence;
+use farshore_blocks::{ByteCount, Sequence, VolumeIndex};
 use farshore_proto::v1::{self, source_message::Body, target_message};
 use farshore_provider::{ReplicaState, ScanState, Source, SourceError, Tracking, TrackingIdentity};
 use farshore_transfer::{HeldCycle, PointHead};
@@ -38,6 +38,15 @@ pub(crate) enum SessionError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
+    #[error(
+        "volume {volume} is {now} long and was {then} when it was assigned: a disk that grew is not replicated yet; \
+         delete the VM's protection and declare it again"
+    )]
+    Resized {
+        volume: VolumeIndex,
+        then: ByteCount,
+        now: ByteCount,
+    },
     #[error("the machine's specification cannot be written down")]
     Machine(#[from] serde_json::Error),
 }
@@ -193,6 +202,7 @@ fn is_fenced(error: &SessionError) -> bool {
         SessionError::Link(_)
         | SessionError::Source(_)
         | SessionError::Delivery(_)
+        | SessionError::Resized { .. }
         | SessionError::Machine(_) => false,
     }
 }

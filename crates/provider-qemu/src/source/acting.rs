@@ -15,7 +15,7 @@ use super::{
     answers::Identified,
     hypervisor::Hypervisor,
     listing::BitmapsSurvive,
-    recovery::{Action, BitmapChange, BitmapStep},
+    recovery::{Action, BitmapChange, BitmapStep, Resizing},
 };
 
 /// How fine bitmaps are: what a guest's file system writes at once.
@@ -56,11 +56,13 @@ pub(crate) fn command(action: &Action) -> Command {
         Action::Switch(switchings) => {
             let options: Vec<_> = switchings
                 .iter()
-                .map(|switching| wrapper_options(&switching.wrapper, &switching.file))
+                .map(|switching| wrapper_options(&switching.wrapper, &switching.file, switching.resizing))
                 .collect();
             ("blockdev-reopen", json!({"options": options}))
         }
-        Action::AddWrapper { wrapper, data } => ("blockdev-add", wrapper_options(wrapper, data)),
+        Action::AddWrapper { wrapper, data } => {
+            ("blockdev-add", wrapper_options(wrapper, data, Resizing::Allowed))
+        }
         Action::SetDrive { device, node } => (
             "qom-set",
             json!({"path": device, "property": "drive", "value": node}),
@@ -75,8 +77,12 @@ pub(crate) fn command(action: &Action) -> Command {
 
 /// A reopen resets what it does not name, so that both commands must name the same. `discard`: without it the wrapper
 /// would swallow the guest's discards, whatever the data node does with them.
-fn wrapper_options(wrapper: &str, file: &str) -> Value {
-    json!({"driver": "raw", "node-name": wrapper, "file": file, "discard": "unmap"})
+fn wrapper_options(wrapper: &str, file: &str, resizing: Resizing) -> Value {
+    let mut options = json!({"driver": "raw", "node-name": wrapper, "file": file, "discard": "unmap"});
+    if let (Resizing::Refused { size }, Some(fields)) = (resizing, options.as_object_mut()) {
+        fields.insert("size".to_owned(), size.0.into());
+    }
+    options
 }
 
 fn transaction_action(step: &BitmapStep) -> Value {

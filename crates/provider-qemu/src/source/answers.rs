@@ -96,13 +96,16 @@ impl BlockGraph {
         Some(&child.name)
     }
 
-    /// Whether a device uses this node.
-    pub(crate) fn is_root(&self, name: &str) -> bool {
-        let node = self.nodes.iter().find(|node| node.name == name);
-        node.is_some_and(|node| {
-            let mut edges = self.edges.iter();
-            edges.any(|edge| edge.child == node.id && edge.name == "root")
-        })
+    /// Who uses this node, and as what: devices and jobs, too.
+    pub(crate) fn users_of(&self, name: &str) -> Vec<(&str, &str)> {
+        let Some(node) = self.nodes.iter().find(|node| node.name == name) else {
+            return Vec::new();
+        };
+        let edges = self.edges.iter().filter(|edge| edge.child == node.id);
+        let user = |edge: &GraphEdge| self.nodes.iter().find(|node| node.id == edge.parent);
+        edges
+            .filter_map(|edge| Some((user(edge)?.name.as_str(), edge.name.as_str())))
+            .collect()
     }
 }
 
@@ -110,6 +113,16 @@ impl BlockGraph {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Identified {
     pub(crate) id: String,
+}
+
+/// Nodes that jobs put on a disk while they run; they go by themselves.
+const JOB_FILTERS: [&str; 4] = ["mirror_top", "commit_top", "copy-before-write", "copy-on-read"];
+
+impl BlockNode {
+    /// Whether a job put it there. A filter of ours is one, too, by this alone.
+    pub(crate) fn is_job_filter(&self) -> bool {
+        JOB_FILTERS.contains(&self.driver.as_str())
+    }
 }
 
 /// All that is needed to judge leftovers.

@@ -12,14 +12,16 @@ mod ending;
 mod scratching;
 mod watching;
 
-use farshore_blocks::Sequence;
+use farshore_blocks::{ByteCount, Sequence, VolumeIndex};
 use farshore_provider::{CaptureKind, MachineSpecification, SourceError, TrackingIdentity};
+use serde_json::Value;
 
 use super::{
     acting::act,
     export::{self, NbdServer},
     hypervisor::Hypervisor,
     listing::{ListedDisk, Listing},
+    machine::Status,
     naming::{BitmapBase, BitmapName, IdentityTag},
     recovery::{Action, BitmapChange, BitmapStep, Position, Truth, plan, plan_removal},
     scratch::{KeptScratch, ScratchDirectory},
@@ -41,6 +43,8 @@ pub(crate) struct Attached {
     disks: Vec<ListedDisk>,
     position: Position,
     open: Option<Open>,
+    /// How long the disks were when everything of them was last taken along.
+    known_sizes: Vec<ByteCount>,
     /// Of every disk, once there was an instant.
     scratch: Vec<KeptScratch>,
 }
@@ -75,11 +79,17 @@ impl Attached {
             disks: Vec::new(),
             position: Position::Lost { why: String::new() },
             open: None,
+            known_sizes: Vec::new(),
             scratch: Vec::new(),
         };
         // Refuses what would endanger the guest before anything is touched.
+        let status: Status = attached.hypervisor.query("query-status", Value::Null).await?;
+        if let Some(why) = status.disks_elsewhere() {
+            return Err(attached.hypervisor.unfit(why));
+        }
         let listing = survey_fit(&attached.hypervisor, &site.machine, Depth::Full).await?;
         attached.settle_listed(site, listing, truth).await?;
+        attached.know_sizes();
         attached.need_server(site).await?;
         Ok(attached)
     }
@@ -127,7 +137,18 @@ impl Attached {
         let steps = self.on_all(base, |disk| BitmapChange::Add(disk.bitmaps_survive));
         act(&self.hypervisor, &[Action::Bitmaps(steps)]).await?;
         self.position = Position::Scan { next, round: 0 };
+        self.know_sizes();
         Ok(())
+    }
+
+    fn know_sizes(&mut self) {
+        self.known_sizes = self.disks.iter().map(|disk| disk.size).collect();
+    }
+
+    fn known_size(&self, index: VolumeIndex) -> ByteCount {
+        let mut known = self.disks.iter().zip(&self.known_sizes);
+        let known = known.find(|(disk, _)| disk.index == index);
+        known.map_or(ByteCount(0), |(_, size)| *size)
     }
 
     /// Takes back what a begun capture did before it failed.

@@ -1,9 +1,9 @@
 //! The VM's hypervisor as the source speaks to it: commands whose failures are the source's errors.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use farshore_provider::SourceError;
-use farshore_qmp::{Answered, Command, DEFAULT_COMMAND_TIMEOUT, Event, Monitor, QmpError, Version};
+use farshore_qmp::{Command, DEFAULT_COMMAND_TIMEOUT, Event, Monitor, QmpError, Version};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -37,7 +37,7 @@ impl Hypervisor {
 
     /// Runs a command whose return value does not matter.
     pub(crate) async fn run(&self, command: &str, arguments: Value) -> Result<(), SourceError> {
-        self.run_all(&[Command::new(command, arguments)]).await.map(drop)
+        self.run_all(&[Command::new(command, arguments)]).await
     }
 
     /// Runs a command and reads what it returned.
@@ -50,23 +50,22 @@ impl Hypervisor {
         self.read(command, self.ask_all(&asked).await.pop())
     }
 
-    /// Runs several commands in one write and gives when each was answered. QEMU does not stop at one that it
-    /// refuses, so that what follows must be harmless then; the first failure is the error.
-    pub(crate) async fn run_all(&self, commands: &[Command]) -> Result<Vec<Instant>, SourceError> {
+    /// Runs several commands in one write. QEMU does not stop at one that it refuses, so that what follows must be
+    /// harmless then; the first failure is the error.
+    pub(crate) async fn run_all(&self, commands: &[Command]) -> Result<(), SourceError> {
         let answers = self
             .monitor
             .execute_pipelined(commands, DRAINING_COMMAND_TIMEOUT)
             .await;
-        let each = commands.iter().zip(answers);
-        each.map(|(command, answered)| match answered.result {
-            Ok(_) => Ok(answered.at),
+        let mut each = commands.iter().zip(answers);
+        each.try_for_each(|(command, answer)| match answer {
+            Ok(_) => Ok(()),
             Err(error) => Err(self.error(&command.name, error)),
         })
-        .collect()
     }
 
     /// Runs several queries in one write; their answers come in order, to be taken by [`Hypervisor::read`].
-    pub(crate) async fn ask_all(&self, commands: &[Command]) -> Vec<Answered> {
+    pub(crate) async fn ask_all(&self, commands: &[Command]) -> Vec<Result<Value, QmpError>> {
         self.monitor
             .execute_pipelined(commands, DEFAULT_COMMAND_TIMEOUT)
             .await
@@ -76,9 +75,9 @@ impl Hypervisor {
     pub(crate) fn read<T: DeserializeOwned>(
         &self,
         command: &str,
-        answer: Option<Answered>,
+        answer: Option<Result<Value, QmpError>>,
     ) -> Result<T, SourceError> {
-        let value = match answer.map(|answered| answered.result) {
+        let value = match answer {
             Some(Ok(value)) => value,
             Some(Err(error)) => return Err(self.error(command, error)),
             None => Value::Null,

@@ -8,7 +8,7 @@ use farshore_qmp::Version;
 use super::{
     answers::{Answers, BlockNode},
     misfit::Misfit,
-    naming::{NodeRole, is_our_bitmap, is_our_identifier},
+    naming::{NodeRole, is_our_bitmap, is_our_identifier, wrapper_names},
 };
 
 /// The first version whose I/O threads bear a filter and clients that vanish. Older ones abort, guest and all.
@@ -30,6 +30,8 @@ pub(crate) struct Listing {
     pub(crate) nodes: Vec<String>,
     /// Bitmaps of ours on nodes that hold no protected disk.
     pub(crate) strays: Vec<StrayBitmap>,
+    /// Such on nodes that are read-only, like below an overlay: they cannot be removed there, and do no harm.
+    pub(crate) out_of_reach: Vec<StrayBitmap>,
 }
 
 /// A protected disk as it is.
@@ -44,6 +46,8 @@ pub(crate) struct ListedDisk {
     pub(crate) size: ByteCount,
     pub(crate) bitmaps_survive: BitmapsSurvive,
     pub(crate) wrapping: Wrapping,
+    /// The name of its wrapper, which may not be there yet.
+    pub(crate) wrapper: String,
     /// Those of ours.
     pub(crate) bitmaps: Vec<ListedBitmap>,
     /// What QEMU calls its image, for people.
@@ -108,7 +112,8 @@ pub(crate) fn read(
         }
     }
     let listing = Listing {
-        strays: strays(answers, &disks),
+        strays: strays(answers, &disks, Reach::Writable),
+        out_of_reach: strays(answers, &disks, Reach::ReadOnly),
         disks,
         jobs: ours(answers.jobs.iter().map(|job| &job.id)),
         exports: ours(answers.exports.iter().map(|export| &export.id)),
@@ -120,19 +125,36 @@ pub(crate) fn read(
 fn our_nodes(answers: &Answers) -> Vec<String> {
     let names = answers.nodes.iter().map(|node| &node.node_name);
     names
-        .filter(|name| NodeRole::of(name).is_some())
+        .filter(|name| NodeRole::of(name).is_some() && !is_buried(answers, name))
         .cloned()
         .collect()
+}
+
+/// Whether an overlay lies on this node: it cannot be taken out any more, and passes everything through.
+fn is_buried(answers: &Answers, name: &str) -> bool {
+    let users = answers.graph.users_of(name);
+    users.into_iter().any(|(user, usage)| {
+        let node = answers.nodes.iter().find(|node| node.node_name == user);
+        usage == "backing" && node.is_some_and(|node| !node.is_job_filter())
+    })
+}
+
+/// Whether bitmaps of a node can be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Writable,
+    ReadOnly,
 }
 
 fn ours<'a>(ids: impl Iterator<Item = &'a String>) -> Vec<String> {
     ids.filter(|id| is_our_identifier(id)).cloned().collect()
 }
 
-fn strays(answers: &Answers, disks: &[ListedDisk]) -> Vec<StrayBitmap> {
+fn strays(answers: &Answers, disks: &[ListedDisk], reach: Reach) -> Vec<StrayBitmap> {
     let elsewhere = answers
         .nodes
         .iter()
+        .filter(|node| node.read_only == (reach == Reach::ReadOnly))
         .filter(|node| disks.iter().all(|disk| disk.data != node.node_name));
     elsewhere
         .flat_map(|node| {
@@ -164,6 +186,9 @@ fn read_disk(answers: &Answers, index: VolumeIndex, disk: &DiskSpecification) ->
         .find(|node| node.node_name == data)
         .ok_or_else(|| Misfit::Tangled { disk: name() })?;
     refuse_unfit(answers, disk, node)?;
+    let mut wrappers = wrapper_names(index);
+    let wrapper = wrappers.find(|name| !is_buried(answers, name));
+    let wrapper = wrapper.unwrap_or_else(|| NodeRole::Wrapper.node(index));
     Ok(ListedDisk {
         index,
         name: name(),
@@ -171,7 +196,8 @@ fn read_disk(answers: &Answers, index: VolumeIndex, disk: &DiskSpecification) ->
         data: data.to_owned(),
         size: ByteCount(node.image.virtual_size),
         bitmaps_survive: bitmaps_survive(node),
-        wrapping: wrapping(answers, index, top, data),
+        wrapping: wrapping(answers, &wrapper, top, data),
+        wrapper,
         bitmaps: our_bitmaps(node),
         filename: node.image.filename.clone(),
     })
@@ -211,10 +237,10 @@ fn data_node<'a>(answers: &'a Answers, top: &'a str) -> Option<&'a str> {
     None
 }
 
-fn wrapping(answers: &Answers, index: VolumeIndex, top: &str, data: &str) -> Wrapping {
+fn wrapping(answers: &Answers, wrapper: &str, top: &str, data: &str) -> Wrapping {
     if top == data {
         Wrapping::None
-    } else if top != NodeRole::Wrapper.node(index) {
+    } else if top != wrapper {
         Wrapping::Misplaced
     } else if answers.graph.file_of(top) == Some(data) {
         Wrapping::Direct
@@ -225,6 +251,9 @@ fn wrapping(answers: &Answers, index: VolumeIndex, top: &str, data: &str) -> Wra
 
 fn refuse_unfit(answers: &Answers, disk: &DiskSpecification, node: &BlockNode) -> Result<(), Misfit> {
     let name = || disk.name.clone();
+    if node.is_job_filter() {
+        return Err(Misfit::Job { disk: name() });
+    }
     if node.read_only {
         return Err(Misfit::ReadOnly { disk: name() });
     }

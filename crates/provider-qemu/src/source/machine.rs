@@ -42,10 +42,24 @@ struct Uuid {
     uuid: String,
 }
 
-#[derive(Deserialize)]
-struct Status {
+/// The answer of `query-status`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Status {
     running: bool,
     status: String,
+}
+
+impl Status {
+    /// Whether the disks are this process's, and why they are not: a migration hands them from one to another.
+    pub(crate) fn disks_elsewhere(&self) -> Option<&'static str> {
+        match self.status.as_str() {
+            "postmigrate" | "finish-migrate" => {
+                Some("it has migrated to another hypervisor, and its disks with it; name its monitor there")
+            }
+            "inmigrate" => Some("it is about to migrate here, and its disks are another hypervisor's still"),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]

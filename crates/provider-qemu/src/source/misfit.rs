@@ -16,6 +16,10 @@ pub(crate) enum Misfit {
         "disk `{disk}` is of format `{driver}`; qcow2 and raw, on a file or a host device, can be tracked"
     )]
     Format { disk: String, driver: String },
+    #[error(
+        "disk `{disk}`: another tool's block job (a backup, a mirror) works below Farshore's node; captures go on when it has ended"
+    )]
+    Job { disk: String },
     #[error("disk `{disk}` lies on `{protocol}`; only disks on a file or a host device can be tracked")]
     Protocol { disk: String, protocol: String },
     #[error("disk `{disk}`: its size of {size} is no multiple of 512")]

@@ -44,10 +44,23 @@ impl NodeRole {
 
     /// The role of a node of ours; `None` for anyone else's.
     pub(crate) fn of(node: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|role| node.strip_prefix(role.prefix()).is_some_and(is_number))
+        Self::ALL.into_iter().find(|role| {
+            let rest = node.strip_prefix(role.prefix());
+            rest.is_some_and(|rest| is_number(rest) || (*role == Self::Wrapper && is_later_wrapper(rest)))
+        })
     }
+}
+
+/// The names that the wrapper of this volume may have, the first first. Others are for when an overlay that somebody put
+/// above a wrapper holds its name for good.
+pub(crate) fn wrapper_names(index: VolumeIndex) -> impl Iterator<Item = String> {
+    let first = NodeRole::Wrapper.node(index);
+    std::iter::once(first.clone()).chain((1_u32..).map(move |turn| format!("{first}-{turn}")))
+}
+
+fn is_later_wrapper(rest: &str) -> bool {
+    rest.split_once('-')
+        .is_some_and(|(index, turn)| is_number(index) && is_number(turn))
 }
 
 /// The identifier of a volume's export.
@@ -264,7 +277,22 @@ mod tests {
         let longest = NodeRole::Snapshot.node(VolumeIndex(u32::MAX));
         assert!(longest.len() <= 31);
         assert_eq!(NodeRole::of(&longest), Some(NodeRole::Snapshot));
-        for name in ["fs-w-", "fs-w-x", "fs-root", "data", "xfs-w-1", "fs-b-1"] {
+        let third = wrapper_names(VolumeIndex(7)).nth(2).unwrap();
+        assert_eq!(
+            (third.as_str(), NodeRole::of(&third)),
+            ("fs-w-7-2", Some(NodeRole::Wrapper))
+        );
+        for name in [
+            "fs-c-7-2",
+            "fs-w-7-2-1",
+            "fs-w-7-",
+            "fs-w-",
+            "fs-w-x",
+            "fs-root",
+            "data",
+            "xfs-w-1",
+            "fs-b-1",
+        ] {
             assert_eq!(NodeRole::of(name), None, "{name}");
         }
         assert!(is_our_identifier(&export_id(VolumeIndex(3))));

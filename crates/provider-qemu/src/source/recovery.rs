@@ -23,7 +23,7 @@ mod tracking;
 #[cfg(test)]
 mod tests;
 
-use farshore_blocks::{Sequence, VolumeIndex};
+use farshore_blocks::{ByteCount, Sequence};
 use farshore_provider::TrackingIdentity;
 
 use super::{
@@ -93,6 +93,19 @@ pub(crate) enum Action {
 pub(crate) struct Switching {
     pub(crate) wrapper: String,
     pub(crate) file: String,
+    pub(crate) resizing: Resizing,
+}
+
+/// Whether an operator may resize the disk through its wrapper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resizing {
+    /// As without a wrapper.
+    Allowed,
+    /// QEMU would abort, guest and all, if a disk with a snapshot were resized: the wrapper has this size and no other.
+    Refused {
+        /// The disk's.
+        size: ByteCount,
+    },
 }
 
 /// A step with a node's bitmap.
@@ -140,7 +153,7 @@ pub(crate) fn plan(listing: &Listing, identity: TrackingIdentity, truth: Truth) 
     push_bitmaps(&mut actions, steps);
     for disk in &listing.disks {
         if matches!(disk.wrapping, Wrapping::None | Wrapping::Misplaced) {
-            let wrapper = NodeRole::Wrapper.node(disk.index);
+            let wrapper = disk.wrapper.clone();
             actions.push(Action::AddWrapper {
                 wrapper: wrapper.clone(),
                 data: disk.data.clone(),
@@ -184,8 +197,9 @@ fn around(listing: &Listing, wrappers: Wrappers) -> Vec<Action> {
         .iter()
         .filter(|disk| disk.wrapping == Wrapping::Filtered)
         .map(|disk| Switching {
-            wrapper: NodeRole::Wrapper.node(disk.index),
+            wrapper: disk.wrapper.clone(),
             file: disk.data.clone(),
+            resizing: Resizing::Allowed,
         })
         .collect();
     if !switch_back.is_empty() {
@@ -227,10 +241,9 @@ fn delete_wrappers(listing: &Listing, wrappers: Wrappers) -> Vec<Action> {
         .filter(|disk| {
             wrappers == Wrappers::Stay && matches!(disk.wrapping, Wrapping::Direct | Wrapping::Filtered)
         })
-        .map(|disk| disk.index)
-        .map(|index: VolumeIndex| NodeRole::Wrapper.node(index))
+        .map(|disk| &disk.wrapper)
         .collect();
     let mut actions = delete_nodes(listing, &[NodeRole::Wrapper]);
-    actions.retain(|action| !matches!(action, Action::DeleteNode { node } if used.contains(node)));
+    actions.retain(|action| !matches!(action, Action::DeleteNode { node } if used.contains(&node)));
     actions
 }

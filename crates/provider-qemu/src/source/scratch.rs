@@ -140,6 +140,10 @@ pub(crate) struct KeptScratch {
 }
 
 impl KeptScratch {
+    pub(crate) fn size(&self) -> ByteCount {
+        self.size
+    }
+
     /// Gives its space back. No filter may use it.
     pub(crate) fn empty(&self) -> io::Result<()> {
         self.file.set_len(0)?;

@@ -78,6 +78,11 @@ async fn ask(hypervisor: &Hypervisor) -> Result<Answers, SourceError> {
     })
 }
 
+/// Asks whether the VM runs.
+pub(crate) fn status_question() -> Command {
+    Command::new("query-status", Value::Null)
+}
+
 /// Asks for the block nodes.
 pub(crate) fn named_nodes_question() -> Command {
     Command::new("query-named-block-nodes", json!({"flat": true}))

@@ -196,7 +196,7 @@ async fn a_cycle_with_little_to_send_costs_few_commands() {
     let proxy = Proxy::start(vm.path("proxy"), vm.monitor(), usize::MAX, Cut::After);
     let mut source = vm.source_at(&proxy.path);
     source.attach(IDENTITY, target.state()).await.unwrap();
-    for (what, written, most_commands) in [("idle", 0, 12), ("one disk", 1, 16), ("both disks", 2, 19)] {
+    for (what, written, most_commands) in [("idle", 0, 14), ("one disk", 1, 18), ("both disks", 2, 21)] {
         let before = (proxy.commands(), proxy.bytes());
         let mut times = Vec::new();
         for _ in 0..51 {

@@ -155,19 +155,6 @@ async fn captures_go_on_after_someone_stopped_the_nbd_server() {
 }
 
 #[tokio::test]
-async fn a_disk_that_was_resized_is_refused_and_its_tracking_kept() {
-    let (vm, mut model, mut target) = protected(&[Kind::Raw]).await;
-    let mut source = vm.source();
-    source.attach(IDENTITY, target.state()).await.unwrap();
-    let resize = |bytes: usize| json!({"node-name": "fs-w-0", "size": bytes});
-    vm.command("block_resize", resize(DISK_BYTES * 2)).await.unwrap();
-    let refused = source.begin(CaptureKind::Instant, Sequence(2)).await.map(drop);
-    assert!(matches!(refused, Err(SourceError::Unfit { .. })), "{refused:?}");
-    vm.command("block_resize", resize(DISK_BYTES)).await.unwrap();
-    target.instant(&mut source, &vm, &mut model).await.unwrap();
-}
-
-#[tokio::test]
 async fn a_bitmap_that_someone_removed_is_noticed() {
     let (vm, mut model, mut target) = protected(PAIR).await;
     let mut source = vm.source();

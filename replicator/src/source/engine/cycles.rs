@@ -112,6 +112,7 @@ impl<S: Source> Engine<S> {
         capture: &S::Capture,
         times: &mut CycleTimes,
     ) -> Result<PointHead, SessionError> {
+        self.refuse_resized(capture)?;
         let held = capture.held();
         times.hold = held;
         self.metrics.cycle_phase(CyclePhase::Pause, held);
@@ -150,6 +151,19 @@ impl<S: Source> Engine<S> {
         self.metrics.cycle_phase(CyclePhase::Seal, times.seal);
         self.audit.repaired();
         Ok(point)
+    }
+
+    /// The target has volumes of the assigned sizes.
+    fn refuse_resized(&self, capture: &S::Capture) -> Result<(), SessionError> {
+        let mut pairs = capture.volumes().iter().zip(&self.assignment.volumes);
+        match pairs.find(|(captured, assigned)| captured.size != assigned.size) {
+            None => Ok(()),
+            Some((captured, assigned)) => Err(SessionError::Resized {
+                volume: captured.index,
+                then: assigned.size,
+                now: captured.size,
+            }),
+        }
     }
 
     /// Ends the capture by what became of its delivery.

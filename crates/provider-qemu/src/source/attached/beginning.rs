@@ -1,9 +1,9 @@
 //! How a capture begins: which bitmaps take turns, and the order that lets nothing fall between them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use farshore_blocks::{Sequence, VolumeIndex, clock::WallTime};
-use farshore_provider::{CaptureKind, CapturedVolume, SourceError};
+use farshore_blocks::{ByteCount, ByteOffset, Extent, Sequence, VolumeIndex, clock::WallTime};
+use farshore_provider::{CaptureKind, CapturedVolume, SourceError, StateOfBytes, StatedExtent};
 use farshore_qmp::Command;
 use serde_json::json;
 
@@ -15,7 +15,7 @@ use crate::source::{
     export::{Reading, Shown},
     listing::ListedDisk,
     naming::{BitmapBase, BitmapName, IdentityTag, NodeRole},
-    recovery::{Action, BitmapChange, BitmapStep, Position, Switching},
+    recovery::{Action, BitmapChange, BitmapStep, Position, Resizing, Switching},
     survey::block_nodes,
 };
 
@@ -52,6 +52,7 @@ impl Attached {
     ) -> Result<QemuCapture, SourceError> {
         let rotation = self.rotation(kind, next)?;
         let watched = self.watch().await?;
+        self.show_growth(&watched).await?;
         self.open = Some(Open {
             number,
             kind,
@@ -90,11 +91,27 @@ impl Attached {
                 capture.readers.push(None);
                 continue;
             };
-            let (volume, reader) = shown.open(&self.hypervisor, &site.scratch, kind).await?;
+            let (mut volume, reader) = shown.open(&self.hypervisor, &site.scratch, kind).await?;
+            if kind != CaptureKind::Scan {
+                add_grown(&mut volume, self.known_size(disk.index));
+            }
             capture.volumes.push(volume);
             capture.readers.push(Some(reader));
         }
         Ok(capture)
+    }
+
+    /// A disk that was resized below its wrapper is shown to the device as long as it is: some versions of QEMU do not
+    /// pass that on by themselves.
+    async fn show_growth(&mut self, watched: &[Watched]) -> Result<(), SourceError> {
+        for (disk, watched) in self.disks.iter_mut().zip(watched) {
+            disk.size = watched.size;
+            if watched.seen_by_device < watched.size {
+                let size = json!({"node-name": disk.wrapper, "size": watched.size.0});
+                self.hypervisor.run("block_resize", size).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Which bitmaps a capture of this kind uses, or why it is out of place now.
@@ -200,8 +217,7 @@ impl Attached {
 
     /// The fresh bitmaps record before the instant and the old ones until after it, so that nothing falls between.
     ///
-    /// Fresh bitmaps, filters and the switch go in one write: if one of the first fails, the switch is refused or does no
-    /// harm, since the old bitmaps record until they are told to stop, after all of it was answered.
+    /// The switch goes by itself, so that how long it holds the guest's writes is not told shorter than it was.
     async fn take_instant(
         &mut self,
         site: &Site,
@@ -213,17 +229,16 @@ impl Attached {
         let mut commands = vec![command(&Action::Bitmaps(fresh))];
         commands.extend(self.disks.iter().map(add_filter));
         let switchings = self.disks.iter().map(|disk| Switching {
-            wrapper: NodeRole::Wrapper.node(disk.index),
+            wrapper: disk.wrapper.clone(),
             file: NodeRole::Filter.node(disk.index),
+            resizing: Resizing::Refused { size: disk.size },
         });
-        commands.push(command(&Action::Switch(switchings.collect())));
+        let switch = command(&Action::Switch(switchings.collect()));
+        self.hypervisor.run_all(&commands).await?;
         let captured_at = WallTime::now();
-        let answered = self.hypervisor.run_all(&commands).await?;
-        // The switch came last: it was worked on from the answer before it on.
-        let held = match answered.as_slice() {
-            [.., before, switched] => switched.saturating_duration_since(*before),
-            [] | [_] => Duration::ZERO,
-        };
+        let switching = Instant::now();
+        self.hypervisor.run_all(&[switch]).await?;
+        let held = switching.elapsed();
         let exports = self.show_instant((kind, rotation), watched).await?;
         Ok(Taken {
             captured_at,
@@ -249,7 +264,9 @@ impl Attached {
             self.hypervisor.run_all(&commands).await?;
             commands.clear();
             let nodes = block_nodes(&self.hypervisor).await?;
-            changed.retain(|disk| !is_clean(&nodes, &disk.data, &bitmap));
+            changed.retain(|disk| {
+                !is_clean(&nodes, &disk.data, &bitmap) || disk.size > self.known_size(disk.index)
+            });
         }
         let shown = |disk: &&ListedDisk| {
             let node = NodeRole::Snapshot.node(disk.index);
@@ -273,6 +290,24 @@ impl Attached {
             bitmap,
         })
     }
+}
+
+/// Adds what lies behind `known` to the extents: no bitmap knows what a disk had there before it grew.
+fn add_grown(volume: &mut CapturedVolume, known: ByteCount) {
+    let behind = ByteCount(volume.size.0.saturating_sub(known.0));
+    let Some(grown) = Extent::new(ByteOffset(known.0), behind) else {
+        return;
+    };
+    let before = Extent::new(ByteOffset(0), known);
+    volume.extents.retain_mut(|stated| {
+        let kept = before.and_then(|before| stated.extent.intersection(before));
+        stated.extent = kept.unwrap_or(stated.extent);
+        kept.is_some()
+    });
+    volume.extents.push(StatedExtent {
+        extent: grown,
+        state: StateOfBytes::Data,
+    });
 }
 
 /// Whether this bitmap is there and knows of no change.
@@ -304,4 +339,40 @@ fn add_snapshot(index: VolumeIndex) -> Command {
         "file": NodeRole::Filter.node(index),
     });
     Command::new("blockdev-add", node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_disk_grew_by_is_one_extent_behind_the_others() {
+        let extent = |start, length| Extent::new(ByteOffset(start), ByteCount(length)).unwrap();
+        for (size, changed, expected) in [
+            (100, vec![(10, 5)], vec![(10, 5)]),
+            (
+                150,
+                vec![(10, 5), (90, 30), (130, 5)],
+                vec![(10, 5), (90, 10), (100, 50)],
+            ),
+            (150, vec![], vec![(100, 50)]),
+        ] {
+            let stated = changed.into_iter().map(|(start, length)| StatedExtent {
+                extent: extent(start, length),
+                state: StateOfBytes::Data,
+            });
+            let mut volume = CapturedVolume {
+                index: VolumeIndex(0),
+                size: ByteCount(size),
+                extents: stated.collect(),
+            };
+            add_grown(&mut volume, ByteCount(100));
+            let found: Vec<_> = volume
+                .extents
+                .iter()
+                .map(|stated| (stated.extent.start().0, stated.extent.length().0))
+                .collect();
+            assert_eq!(found, expected);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! How a capture ends.
 //!
 //! What it put there is known, so that it goes without listing: readers and exports first, then everything else in one
-//! write. Each command of that write is refused by QEMU as long as the one before it is undone, so that a failure in the
+//! write. What lies below the filters is looked at before: an overlay that somebody put there must not be cut out. Each command of that write is refused by QEMU as long as the one before it is undone, so that a failure in the
 //! middle leaves something that the recovery table settles: the long way, which is taken then.
 
 use farshore_blocks::Sequence;
@@ -13,7 +13,7 @@ use crate::source::{
     acting::{command, delete_exports},
     capture::QemuCapture,
     naming::{BitmapBase, NodeRole, export_id},
-    recovery::{Action, BitmapChange, Position, ScanTruth, Switching, Truth},
+    recovery::{Action, BitmapChange, Position, Resizing, ScanTruth, Switching, Truth},
 };
 
 impl Attached {
@@ -25,6 +25,7 @@ impl Attached {
         outcome: Outcome,
     ) -> Result<(), SourceError> {
         let number = capture.number;
+        let sizes: Vec<_> = capture.volumes.iter().map(|volume| volume.size).collect();
         let mut exports = Vec::new();
         for (volume, reader) in capture.volumes.iter().zip(capture.readers) {
             if let Some(reader) = reader {
@@ -36,7 +37,11 @@ impl Attached {
             self.hypervisor
                 .tracking_lost("a capture of an earlier attachment was finished")
         })?;
-        match self.end(open, outcome, &exports).await {
+        let ended = self.end(open, outcome, &exports).await;
+        if outcome == Outcome::Done && open.rotation.is_some() {
+            self.known_sizes = sizes;
+        }
+        match ended {
             Ok(position) => {
                 self.position = position;
                 self.open = None;
@@ -58,6 +63,9 @@ impl Attached {
     async fn end(&self, open: Open, outcome: Outcome, exports: &[String]) -> Result<Position, SourceError> {
         if !exports.is_empty() {
             delete_exports(&self.hypervisor, exports).await?;
+        }
+        if open.kind == CaptureKind::Instant {
+            self.refuse_moved_data().await?;
         }
         let (steps, position) = self.ended(open, outcome);
         let mut commands = Vec::new();
@@ -85,8 +93,9 @@ impl Attached {
             }
         }
         let back = self.disks.iter().map(|disk| Switching {
-            wrapper: NodeRole::Wrapper.node(disk.index),
+            wrapper: disk.wrapper.clone(),
             file: disk.data.clone(),
+            resizing: Resizing::Allowed,
         });
         commands.push(command(&Action::Switch(back.collect())));
         for disk in &self.disks {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farshore_blocks::{ByteCount, ChainId, Incarnation};
+use farshore_blocks::{ByteCount, ChainId, Incarnation, VolumeIndex};
 
 use super::*;
 use crate::source::{
@@ -78,6 +78,7 @@ fn disk(index: u32, bitmaps: &[(BitmapBase, Found)]) -> ListedDisk {
         size: ByteCount(4096),
         bitmaps_survive: BitmapsSurvive::No,
         wrapping: Wrapping::Direct,
+        wrapper: NodeRole::Wrapper.node(VolumeIndex(index)),
         bitmaps: there.map(|(base, found)| bitmap(name(*base), *found)).collect(),
         filename: String::new(),
     }
@@ -91,6 +92,7 @@ fn listing(disks: Vec<ListedDisk>) -> Listing {
         jobs: Vec::new(),
         exports: Vec::new(),
         strays: Vec::new(),
+        out_of_reach: Vec::new(),
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn judge(
                 steps.extend(removal_of_strays(listing));
                 return (steps, candidate.position());
             }
-            Err(reason) => why = reason,
+            Err(reason) => why = reason + &moved(listing, identity),
         }
     }
     (removal(listing), Position::Lost { why })
@@ -205,6 +205,18 @@ fn refuse_inconsistent(disk: &ListedDisk, identity: IdentityTag, candidate: Cand
         ));
     }
     Ok(())
+}
+
+/// What a bitmap of this chain on a node of no disk tells.
+fn moved(listing: &Listing, identity: IdentityTag) -> String {
+    let strays = listing.strays.iter().chain(&listing.out_of_reach);
+    let ours = |name: &str| BitmapName::parse(name).is_some_and(|name| name.identity == identity);
+    let mut nodes = strays.filter(|stray| ours(&stray.name)).map(|stray| &stray.node);
+    nodes.next().map_or_else(String::new, |node| {
+        format!(
+            " (one lies on node `{node}`, which is no disk's own any more: a snapshot was taken, or the disk was replaced)"
+        )
+    })
 }
 
 fn missing(disk: &ListedDisk, candidate: Candidate) -> String {

@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use farshore_qmp::{ConnectOptions, Monitor, Version};
+use farshore_qmp::Version;
 use serde_json::{Value, json};
 
-use crate::eventually;
+use crate::{eventually, spare_monitor::SpareMonitor};
 
 const START: Duration = Duration::from_secs(20);
 const MIB: u64 = 1024 * 1024;
@@ -61,7 +61,7 @@ impl BareVm {
             let log = || fs::read_to_string(vm.directory.join(format!("{}.log", vm.name)));
             assert!(ended.is_none(), "QEMU ended: {:?}", log());
             // It is made last. Its file alone would not do: that is there before anyone listens.
-            UnixStream::connect(vm.spare_monitor()).ok()
+            UnixStream::connect(vm.spare_monitor().0).ok()
         });
         vm
     }
@@ -111,7 +111,7 @@ impl BareVm {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        for monitor in [self.monitor(), self.spare_monitor()] {
+        for monitor in [self.monitor(), self.spare_monitor().0] {
             // The next one of this name makes its own.
             let _ = fs::remove_file(monitor);
         }
@@ -131,37 +131,13 @@ impl BareVm {
     /// QEMU's version.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.at_monitor(async |monitor| monitor.version())
+        self.spare_monitor().version()
     }
 
     /// Everything of Farshore that is at the VM: block nodes, bitmaps, exports, jobs, and the NBD server.
     #[must_use]
     pub fn traces(&self) -> Vec<String> {
-        let nodes = self.ask("query-named-block-nodes", json!({"flat": true}));
-        let mut traces = Vec::new();
-        for node in nodes.as_array().unwrap() {
-            let bitmaps = node["dirty-bitmaps"].as_array().into_iter().flatten();
-            let names = bitmaps.map(|bitmap| &bitmap["name"]).chain([&node["node-name"]]);
-            traces.extend(
-                names
-                    .filter_map(Value::as_str)
-                    .filter(|name| is_ours(name))
-                    .map(str::to_owned),
-            );
-        }
-        for (command, key) in [("query-block-exports", "id"), ("query-jobs", "id")] {
-            let listed = self.ask(command, Value::Null);
-            let ids = listed.as_array().unwrap().iter().map(|one| one[key].to_string());
-            traces.extend(ids);
-        }
-        // Two can not run at once, so that one of ours would refuse this one.
-        let path = self.directory.join(format!("{}.probe", self.name));
-        let address = json!({"addr": {"type": "unix", "data": {"path": path}}});
-        match self.try_ask("nbd-server-start", address) {
-            Ok(_) => drop(self.ask("nbd-server-stop", Value::Null)),
-            Err(refused) => traces.push(refused),
-        }
-        traces
+        self.spare_monitor().traces()
     }
 
     /// Runs a QMP command through a monitor that Farshore does not know.
@@ -170,30 +146,11 @@ impl BareVm {
     /// When QEMU refuses it.
     #[must_use]
     pub fn ask(&self, command: &str, arguments: Value) -> Value {
-        self.try_ask(command, arguments)
-            .unwrap_or_else(|refused| panic!("{refused}"))
+        self.spare_monitor().ask(command, arguments)
     }
 
-    fn try_ask(&self, command: &str, arguments: Value) -> Result<Value, String> {
-        self.at_monitor(async |monitor| {
-            let answer = monitor.execute(command, arguments.clone()).await;
-            answer.map_err(|error| error.to_string())
-        })
-    }
-
-    fn at_monitor<T>(&self, ask: impl AsyncFn(Monitor) -> T) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let options = ConnectOptions::default();
-            ask(Monitor::connect(&self.spare_monitor(), options).await.unwrap()).await
-        })
-    }
-
-    fn spare_monitor(&self) -> PathBuf {
-        self.directory.join(format!("{}.spare", self.name))
+    fn spare_monitor(&self) -> SpareMonitor {
+        SpareMonitor(self.directory.join(format!("{}.spare", self.name)))
     }
 }
 
@@ -201,10 +158,6 @@ impl Drop for BareVm {
     fn drop(&mut self) {
         self.kill9();
     }
-}
-
-fn is_ours(name: &str) -> bool {
-    name.starts_with("fs-") || name.starts_with("farshore.")
 }
 
 /// An empty raw disk image.

@@ -17,6 +17,7 @@ pub mod guests;
 pub mod lab;
 pub mod namespace;
 pub mod replica;
+pub mod spare_monitor;
 
 pub use cli::Answer;
 pub use daemon::Daemon;

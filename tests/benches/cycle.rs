@@ -161,7 +161,7 @@ async fn measure_mode(
     measured.small_sync = small_syncs(&sites.path("small"))?;
 
     let tap = MonitorTap::start(sites.path("tap.qmp"), spare)?;
-    let protected = sites.protect(&vm(tap.path.clone())).await?;
+    let protected = sites.protect(&vm(tap.path().to_owned())).await?;
     measured.tapped = tapped(&sites, &protected, &tap).await?;
     sites.release(&protected).await?;
     measured.tapped.empty = empty_commands(spare)?;

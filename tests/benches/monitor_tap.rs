@@ -1,23 +1,13 @@
-//! Sits between a replicator and a VM's monitor, and takes the time of every command on the wire.
+//! Takes the time of every command that a replicator gives a VM's monitor.
 
 use std::{
     collections::HashMap,
-    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use serde::Deserialize;
-use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{
-        UnixListener, UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    task::JoinHandle,
-};
+use farshore_tests::monitor_proxy::{Heard, MonitorProxy, Next, Onlooker};
 
 /// A command and how long QEMU took to answer.
 #[derive(Debug, Clone)]
@@ -30,38 +20,32 @@ pub(crate) struct Timed {
 
 /// The tap; it ends with the value.
 pub(crate) struct MonitorTap {
-    pub(crate) path: PathBuf,
+    proxy: MonitorProxy,
     seen: Arc<Mutex<Vec<Timed>>>,
-    serving: JoinHandle<()>,
 }
 
-/// What the tap reads of a line; other fields are passed over.
-#[derive(Deserialize)]
-struct Line {
-    #[serde(default)]
-    id: Value,
-    #[serde(default)]
-    execute: String,
+/// What the tap does with what passes.
+struct Timing {
+    /// Commands without an answer yet, by their identifier.
+    under_way: HashMap<String, (String, usize, Instant)>,
+    seen: Arc<Mutex<Vec<Timed>>>,
 }
-
-/// Commands without an answer yet, by their identifier.
-type UnderWay = Arc<Mutex<HashMap<String, (String, usize, Instant)>>>;
 
 impl MonitorTap {
     /// Listens at `path` for clients of `monitor`, one at a time.
     pub(crate) fn start(path: PathBuf, monitor: &Path) -> anyhow::Result<Self> {
-        let listener = UnixListener::bind(&path)?;
-        let monitor = monitor.to_owned();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let shared = Arc::clone(&seen);
-        let serving = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                if let Ok(server) = UnixStream::connect(&monitor).await {
-                    pass(client, server, &shared).await;
-                }
-            }
-        });
-        Ok(Self { path, seen, serving })
+        let timing = Timing {
+            under_way: HashMap::new(),
+            seen: Arc::clone(&seen),
+        };
+        let proxy = MonitorProxy::start(path, monitor, timing)?;
+        Ok(Self { proxy, seen })
+    }
+
+    /// Where it listens.
+    pub(crate) fn path(&self) -> &Path {
+        self.proxy.path()
     }
 
     /// Every command that was answered since this was last asked, in the order of the answers.
@@ -70,46 +54,25 @@ impl MonitorTap {
     }
 }
 
-impl Drop for MonitorTap {
-    fn drop(&mut self) {
-        self.serving.abort();
-        // The bench's directory goes anyway.
-        let _ = fs::remove_file(&self.path);
+impl Onlooker for Timing {
+    fn connected(&mut self) {
+        self.under_way.clear();
     }
-}
 
-/// Passes lines both ways until either side ends.
-async fn pass(client: UnixStream, server: UnixStream, seen: &Mutex<Vec<Timed>>) {
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    let under_way = UnderWay::default();
-    let asked = |line: Line, bytes: usize| {
-        locked(&under_way).insert(line.id.to_string(), (line.execute, bytes, Instant::now()));
-    };
-    let answered = |line: Line, _: usize| {
-        if let Some((command, bytes, began)) = locked(&under_way).remove(&line.id.to_string()) {
-            let took = began.elapsed();
-            locked(seen).push(Timed { command, bytes, took });
+    fn asked(&mut self, command: &Heard) -> Next {
+        if let Some(name) = command.command() {
+            let asked = (name.to_owned(), command.bytes, command.at);
+            self.under_way.insert(command.id.clone(), asked);
         }
-    };
-    tokio::select! {
-        () = copy(from_client, to_server, asked) => {}
-        () = copy(from_server, to_client, answered) => {}
+        Next::GoOn
     }
-}
 
-/// What is no line of JSON, and events, pass unseen.
-async fn copy(from: OwnedReadHalf, mut to: OwnedWriteHalf, hear: impl Fn(Line, usize)) {
-    let mut from = BufReader::new(from);
-    let mut line = Vec::new();
-    while from.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
-        if let Ok(heard) = serde_json::from_slice(&line) {
-            hear(heard, line.len());
+    fn answered(&mut self, answer: &Heard) -> Next {
+        if let Some((command, bytes, began)) = self.under_way.remove(&answer.id) {
+            let took = answer.at.saturating_duration_since(began);
+            locked(&self.seen).push(Timed { command, bytes, took });
         }
-        if to.write_all(&line).await.is_err() {
-            return;
-        }
-        line.clear();
+        Next::GoOn
     }
 }
 

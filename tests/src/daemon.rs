@@ -3,6 +3,7 @@
 use std::{
     env,
     fs::{self, File},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -101,6 +102,17 @@ impl Daemon {
     /// Asks it to end, and waits for that.
     pub fn terminate(&mut self) {
         self.end(Signal::TERM);
+    }
+
+    /// Waits until it has ended without being asked by us, and gives the signal that ended it, if one did.
+    ///
+    /// # Panics
+    /// When it is not running, or does not end.
+    pub fn ended_by(&mut self) -> Option<i32> {
+        let child = self.child.as_mut().unwrap();
+        let ended = eventually(END, "the process ends", || child.try_wait().unwrap());
+        self.child = None;
+        ended.signal()
     }
 
     /// Stops it where it is; [`Self::thaw`] lets it go on.

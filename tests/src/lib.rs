@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod eventually;
 pub mod guests;
 pub mod lab;
+pub mod monitor_proxy;
 pub mod namespace;
 pub mod replica;
 pub mod spare_monitor;

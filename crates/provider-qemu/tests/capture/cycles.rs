@@ -37,7 +37,14 @@ async fn a_scan_rounds_and_instants_give_exactly_what_the_disks_held() {
 /// More than the monitor queues before it stops reading.
 #[tokio::test]
 async fn many_disks_of_every_kind_are_taken_at_one_instant() {
-    let kinds = [Kind::Raw, Kind::Qcow2, Kind::ScsiRaw, Kind::ScsiQcow2].repeat(4);
+    let kinds = [
+        Kind::Raw,
+        Kind::Qcow2,
+        Kind::ScsiRaw,
+        Kind::ScsiQcow2,
+        Kind::RawWithMetadata,
+    ]
+    .repeat(4);
     let (vm, mut model, mut target) = protected(&kinds).await;
     let mut source = vm.source();
     source.attach(IDENTITY, target.state()).await.unwrap();

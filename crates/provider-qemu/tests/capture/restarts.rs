@@ -73,6 +73,26 @@ async fn a_raw_disk_loses_tracking_at_power_off_and_that_is_said() {
 }
 
 #[tokio::test]
+async fn a_raw_disk_with_metadata_beside_it_keeps_tracking_and_stays_raw() {
+    let (mut vm, mut model, mut target) = protected(&[Kind::RawWithMetadata]).await;
+    for _ in 0..2 {
+        vm.power_off(PowerOff::Orderly).await;
+        assert!(
+            std::fs::read(vm.path("disk-0")).unwrap() == model.disks[0],
+            "it is not raw any more"
+        );
+        vm.power_on().await;
+        model.scribble(&vm).await;
+        let mut source = vm.source();
+        assert_eq!(
+            source.attach(IDENTITY, target.state()).await.unwrap(),
+            Tracking::SincePoint
+        );
+        target.instant(&mut source, &vm, &mut model).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_killed_vm_loses_tracking_and_that_is_said() {
     let (mut vm, mut model, mut target) = protected(&[Kind::Qcow2]).await;
     // The bitmap is of the image from here on, and inconsistent after the kill.

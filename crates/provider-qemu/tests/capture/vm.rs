@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     ScsiRaw,
     /// On a SCSI controller.
     ScsiQcow2,
+    /// Raw, with metadata beside it that can keep bitmaps, as docs/qemu.md says.
+    RawWithMetadata,
     /// Raw, with an I/O thread.
     RawWithIothread,
 }
@@ -60,9 +62,10 @@ impl Vm {
                         .status();
                     assert!(made.unwrap().success());
                 }
-                Kind::Raw | Kind::ScsiRaw | Kind::RawWithIothread => {
-                    let file = std::fs::File::create(&image).unwrap();
-                    file.set_len(DISK_BYTES as u64).unwrap();
+                Kind::Raw | Kind::ScsiRaw | Kind::RawWithIothread => create_raw(&image),
+                Kind::RawWithMetadata => {
+                    create_raw(&image);
+                    create_metadata(directory.path(), &format!("disk-{index}.qcow2"));
                 }
             }
         }
@@ -123,10 +126,20 @@ impl Vm {
         let image = image.display();
         let file = format!("driver=file,filename={image},node-name=file{index},discard=unmap");
         let format = match kind {
-            Kind::Qcow2 | Kind::ScsiQcow2 => "qcow2",
+            Kind::Qcow2 | Kind::ScsiQcow2 | Kind::RawWithMetadata => "qcow2",
             Kind::Raw | Kind::ScsiRaw | Kind::RawWithIothread => "raw",
         };
-        if matches!(kind, Kind::ScsiRaw) {
+        if matches!(kind, Kind::RawWithMetadata) {
+            command.args(["-blockdev", &file.replace("node-name=file", "node-name=data")]);
+            command.args([
+                "-blockdev",
+                &file.replace(",node-name", ".qcow2,node-name"),
+                "-blockdev",
+            ]);
+            command.arg(format!(
+                "driver=qcow2,file=file{index},data-file=data{index},node-name=node{index},discard=unmap"
+            ));
+        } else if matches!(kind, Kind::ScsiRaw) {
             command.arg("-drive");
             command.arg(format!(
                 "if=none,id=node{index},file={image},format=raw,discard=unmap"
@@ -138,7 +151,9 @@ impl Vm {
             ));
         }
         let device = match kind {
-            Kind::Qcow2 | Kind::Raw => format!("virtio-blk-pci,drive=node{index},id=vd{index}"),
+            Kind::Qcow2 | Kind::Raw | Kind::RawWithMetadata => {
+                format!("virtio-blk-pci,drive=node{index},id=vd{index}")
+            }
             Kind::RawWithIothread => {
                 let thread = format!("iothread,id=io{index}");
                 command.args(["-object", &thread]);
@@ -225,7 +240,7 @@ impl Vm {
     pub(crate) async fn qemu_io(&self, disk: usize, command: &str) {
         let device = match self.kinds[disk] {
             Kind::ScsiRaw | Kind::ScsiQcow2 => format!("vd{disk}"),
-            Kind::Qcow2 | Kind::Raw | Kind::RawWithIothread => {
+            Kind::Qcow2 | Kind::Raw | Kind::RawWithMetadata | Kind::RawWithIothread => {
                 format!("/machine/peripheral/vd{disk}/virtio-backend")
             }
         };
@@ -267,6 +282,29 @@ impl Vm {
         found.sort();
         found
     }
+}
+
+fn create_raw(image: &Path) {
+    let file = std::fs::File::create(image).unwrap();
+    file.set_len(DISK_BYTES as u64).unwrap();
+}
+
+/// As docs/qemu.md says: `qemu-img` would take the data file's content for its own, so that it gets another one to create.
+fn create_metadata(directory: &Path, name: &str) {
+    let made = Command::new("qemu-img")
+        .current_dir(directory)
+        .args([
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-o",
+            "data_file=empty.raw,data_file_raw=on",
+        ])
+        .args([name, &DISK_BYTES.to_string()])
+        .status();
+    assert!(made.unwrap().success());
+    std::fs::remove_file(directory.join("empty.raw")).unwrap();
 }
 
 pub(crate) enum PowerOff {

@@ -6,6 +6,7 @@
 mod acting;
 mod answers;
 mod attached;
+mod capabilities;
 mod capture;
 mod checks;
 mod export;

@@ -4,9 +4,11 @@ use std::{os::unix::fs::MetadataExt, path::Path};
 
 use farshore_blocks::ByteCount;
 use farshore_provider::{Check, Firmware, MachineSpecification, SourceError};
+use farshore_qmp::Version;
 
 use super::{
     attached::Site,
+    capabilities,
     export::{self, NbdServer},
     hypervisor::Hypervisor,
     listing::Listing,
@@ -68,15 +70,16 @@ pub(super) async fn at_vm(hypervisor: &Hypervisor, site: &Site) -> Vec<Check> {
         let observed = machine::observe(hypervisor).await?;
         let (listing, misfits) = survey(hypervisor, &site.machine, Depth::Full).await?;
         let server = export::probe_server(hypervisor, &site.scratch).await?;
-        Ok::<_, SourceError>((observed, listing, misfits, server))
+        let lacking = capabilities::missing(hypervisor).await?;
+        Ok::<_, SourceError>((observed, listing, misfits, server, lacking))
     };
     match looked.await {
-        Ok((observed, listing, misfits, server)) => {
+        Ok((observed, listing, misfits, server, lacking)) => {
             checks.push(machine_matches(&observed, &site.machine, &misfits));
             checks.push(nics_match(&observed, &site.machine));
             checks.push(vm_running(&observed));
             checks.push(disks_trackable(&listing, &misfits));
-            checks.push(capture_form(hypervisor, &misfits));
+            checks.push(capture_form(hypervisor.version(), &misfits, &lacking));
             checks.push(nbd_server_free(server));
             checks.push(scratch_room(&listing, &site.scratch));
             checks.extend(scratch_apart(&listing, &site.scratch));
@@ -150,14 +153,17 @@ fn disks_trackable(listing: &Listing, misfits: &[Misfit]) -> Check {
     )
 }
 
-fn capture_form(hypervisor: &Hypervisor, misfits: &[Misfit]) -> Check {
-    let wrong: Vec<_> = misfits
+fn capture_form(version: Version, misfits: &[Misfit], lacking: &[&str]) -> Check {
+    let mut wrong: Vec<_> = misfits
         .iter()
         .filter(|misfit| misfit.is_about_form())
         .map(ToString::to_string)
         .collect();
+    if !lacking.is_empty() {
+        let lacking = lacking.join(", ");
+        wrong.push(format!("QEMU {version} does not know {lacking}"));
+    }
     if wrong.is_empty() {
-        let version = hypervisor.version();
         return Check::passed(
             "capture-form",
             format!("QEMU {version} bears the capture filter on every disk"),
@@ -166,7 +172,7 @@ fn capture_form(hypervisor: &Hypervisor, misfits: &[Misfit]) -> Check {
     Check::failed(
         "capture-form",
         wrong.join("; "),
-        "QEMU 10 or later, or disks without an I/O thread",
+        "QEMU 7.2 or later, and where an I/O thread serves a disk, QEMU 10 or later",
     )
 }
 

@@ -1,6 +1,8 @@
 //! Two sites on this machine: `east`, where VMs run, and `west`, the far shore, each in a network namespace with a
 //! production bridge of the same addresses; an orchestrator and a replicator in the west, a replicator in the east.
 
+mod sites;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -26,8 +28,11 @@ use crate::{
     daemon::Daemon,
     eventually,
     guests::GuestOrder,
-    namespace::{Namespace, ip, names},
+    namespace::names,
+    wan::{Wan, WanOptions},
 };
+
+use sites::Sites;
 
 /// An initial sync of a small guest, under emulation beside other tests.
 pub const SYNC: Duration = Duration::from_secs(120);
@@ -47,6 +52,8 @@ pub struct LabOptions {
     pub policy: Option<String>,
     /// The room of the west's vault, as `mount` says it; `None` is as much as the machine has.
     pub vault_room: Option<String>,
+    /// The line between the sites, `There` being from east to west; `None` is a wire without a round trip.
+    pub wan: Option<WanOptions>,
 }
 
 impl Default for LabOptions {
@@ -56,6 +63,7 @@ impl Default for LabOptions {
             interval: "1s".to_owned(),
             policy: None,
             vault_room: None,
+            wan: None,
         }
     }
 }
@@ -76,8 +84,7 @@ pub struct Lab {
     /// VMs that nobody runs here.
     at_rest: Vec<String>,
     options: LabOptions,
-    east_namespace: Namespace,
-    west_namespace: Namespace,
+    sites: Sites,
     vault_mount: Option<RoomLimit>,
     directory: TempDir,
     /// Dropped last: guests of one lab at a time share the processors.
@@ -95,17 +102,17 @@ impl Lab {
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let id = format!("fst{}x{number}", std::process::id());
         let directory = tempfile::Builder::new().prefix("fst").tempdir_in("/tmp").unwrap();
-        let (east_namespace, west_namespace) = sites(&id);
+        let sites = Sites::create(&id, options.wan.as_ref());
         let path = directory.path().to_owned();
         write_configurations(&path);
         let vault_mount = options
             .vault_room
             .as_ref()
             .map(|room| RoomLimit::mount(&path.join("west/vault"), room));
-        let west_name = west_namespace.name().to_owned();
+        let west_name = sites.west.name().to_owned();
         let orchestrator = Daemon::start("orchestrator", &path.join("o.yaml"), &west_name);
         let west = Daemon::start("replicator", &path.join("w.yaml"), &west_name);
-        let east = Daemon::start("replicator", &path.join("e.yaml"), east_namespace.name());
+        let east = Daemon::start("replicator", &path.join("e.yaml"), sites.east.name());
         let cli = Cli::new(&west_name, ORCHESTRATOR);
         let lab = Self {
             orchestrator,
@@ -116,8 +123,7 @@ impl Lab {
             bare: Vec::new(),
             at_rest: Vec::new(),
             options,
-            east_namespace,
-            west_namespace,
+            sites,
             vault_mount,
             directory,
             _turn: turn,
@@ -130,7 +136,7 @@ impl Lab {
     pub fn start_guest(&mut self, order: GuestOrder) {
         let directory = self.path("vms");
         fs::create_dir_all(&directory).unwrap();
-        let vm = order.start(&directory, self.east_namespace.name());
+        let vm = order.start(&directory, self.sites.east.name());
         self.guests.push((order, vm));
     }
 
@@ -260,13 +266,22 @@ impl Lab {
     /// The east's namespace.
     #[must_use]
     pub fn east_network(&self) -> &str {
-        self.east_namespace.name()
+        self.sites.east.name()
     }
 
     /// The west's namespace.
     #[must_use]
     pub fn west_network(&self) -> &str {
-        self.west_namespace.name()
+        self.sites.west.name()
+    }
+
+    /// The line between the sites.
+    ///
+    /// # Panics
+    /// When the lab was set up without `wan`.
+    #[must_use]
+    pub fn wan(&self) -> &Wan {
+        self.sites.wan.as_ref().unwrap()
     }
 
     /// Namespaces that recovered VMs of this lab run in.
@@ -400,33 +415,6 @@ pub fn vm_document(name: &str, monitor: &str, mac: &str) -> String {
          processors: 1\n    memory: 256MiB\n    firmware: bios\n    machineType: pc\n    disks:\n    \
          - {{name: root, device: vdroot}}\n    - {{name: data, device: vddata}}\n    nics:\n    - {{mac: \"{mac}\"}}\n"
     )
-}
-
-fn sites(id: &str) -> (Namespace, Namespace) {
-    let east = Namespace::create(&format!("{id}e"));
-    let west = Namespace::create(&format!("{id}w"));
-    ip(&[
-        "link",
-        "add",
-        "wan",
-        "netns",
-        east.name(),
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "wan",
-        "netns",
-        west.name(),
-    ]);
-    for (site, address) in [(&east, "10.91.0.1/24"), (&west, "10.91.0.2/24")] {
-        site.ip(&["addr", "add", address, "dev", "wan"]);
-        site.ip(&["link", "set", "wan", "up"]);
-        site.ip(&["link", "add", "prod0", "type", "bridge"]);
-        site.ip(&["addr", "add", "10.77.0.254/24", "dev", "prod0"]);
-        site.ip(&["link", "set", "prod0", "up"]);
-    }
-    (east, west)
 }
 
 fn write_configurations(directory: &Path) {

@@ -19,6 +19,7 @@ pub mod monitor_proxy;
 pub mod namespace;
 pub mod replica;
 pub mod spare_monitor;
+pub mod wan;
 
 pub use cli::Answer;
 pub use daemon::Daemon;

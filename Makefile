@@ -33,6 +33,7 @@ test-newer-qemu:
 		echo "Captures on `$(NEWER_QEMU)/bin/qemu-system-x86_64 --version | head -n 1`"; \
 		export PATH=$(NEWER_QEMU)/bin:$$PATH FARSHORE_TEST_QEMU_MAJOR=10; \
 		[ -z "$(AS_ROOT)" ] || export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(AS_ROOT) env PATH=$$PATH"; \
+		$(CARGO) build --locked --package farshore-provider-qemu --examples && \
 		$(CARGO) test --locked --package farshore-qmp --package farshore-provider-qemu --test monitor --test capture; \
 	else \
 		echo "SKIPPED: captures were tested on the installed QEMU alone. For those on QEMU 10 as well:"; \

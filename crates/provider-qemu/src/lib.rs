@@ -1,7 +1,9 @@
 //! The QEMU provider: capture by dirty bitmaps and the copy-before-write filter, and recovered VMs.
 
 mod compute;
+mod freezer;
 mod source;
 
 pub use compute::{AcceleratorChoice, HostTools, OpenComputeError, QemuCompute, QemuComputeConfig};
+pub use freezer::{GuestAgentConfig, main as freezer_main};
 pub use source::{QemuCapture, QemuSource, QemuSourceConfig};

@@ -31,7 +31,9 @@ use farshore_qmp::{ConnectOptions, Monitor, QmpError};
 
 pub use capture::QemuCapture;
 
-use attached::{Attached, Site};
+use crate::freezer::{GuestAgentConfig, LeftOver, thaw_left_over};
+
+use attached::{Attached, Ordered, Site, Wish};
 use hypervisor::Hypervisor;
 use recovery::{Position, ScanTruth, Truth};
 use scratch::ScratchDirectory;
@@ -49,6 +51,8 @@ pub struct QemuSourceConfig {
     pub machine: MachineSpecification,
     /// A directory for this VM alone, on a bounded file system apart from the VM's images. It is created if missing.
     pub scratch_directory: PathBuf,
+    /// How the guest's agent is reached, if there is one.
+    pub guest_agent: Option<GuestAgentConfig>,
 }
 
 /// A protected VM that QEMU runs.
@@ -70,6 +74,7 @@ impl QemuSource {
             site: Site {
                 scratch: ScratchDirectory::new(&config.scratch_directory),
                 machine: config.machine,
+                guest_agent: config.guest_agent,
             },
             attached: None,
             captures: 0,
@@ -98,6 +103,31 @@ impl QemuSource {
             vm: self.site.machine.vm.clone(),
             why: "what is at the VM is not known; it must be attached again".to_owned(),
         })
+    }
+
+    async fn begin_ordered(&mut self, ordered: Ordered) -> Result<QemuCapture, SourceError> {
+        let mut attached = self.take_attached()?;
+        attached.refuse_if_open()?;
+        self.captures = self.captures.saturating_add(1);
+        let begun = attached.begin(&self.site, ordered, self.captures).await;
+        if let Err(error) = &begun
+            && !matches!(error, SourceError::Monitor { .. })
+            && let Err(second) = attached.recover(&self.site).await
+        {
+            tracing::warn!(vm = %self.site.machine.vm, error = %second, "what a failed capture left stays there");
+            return begun;
+        }
+        self.put_back(attached, begun)
+    }
+
+    /// An operator's own freeze has no mark of ours, and is left alone.
+    async fn thaw_if_left_frozen(&self) {
+        if let Some(agent) = &self.site.guest_agent
+            && self.site.scratch.is_marked_freezing()
+            && thaw_left_over(agent).await == LeftOver::Settled
+        {
+            self.site.scratch.unmark_freezing();
+        }
     }
 
     /// Puts the settled VM back after something that did not change what is there, unless it cannot be reached.
@@ -152,6 +182,7 @@ impl Source for QemuSource {
             return Err(hypervisor.unfit(mismatches.join("; ")));
         }
         self.site.scratch.sweep().await?;
+        self.thaw_if_left_frozen().await;
         let truth = Truth::Replica {
             newest: replica.newest,
             scan: match replica.scan {
@@ -177,18 +208,13 @@ impl Source for QemuSource {
     }
 
     async fn begin(&mut self, kind: CaptureKind, next: Sequence) -> Result<QemuCapture, SourceError> {
-        let mut attached = self.take_attached()?;
-        attached.refuse_if_open()?;
-        self.captures = self.captures.saturating_add(1);
-        let begun = attached.begin(&self.site, kind, next, self.captures).await;
-        if let Err(error) = &begun
-            && !matches!(error, SourceError::Monitor { .. })
-            && let Err(second) = attached.recover(&self.site).await
-        {
-            tracing::warn!(vm = %self.site.machine.vm, error = %second, "what a failed capture left stays there");
-            return begun;
-        }
-        self.put_back(attached, begun)
+        let wish = Wish::Crash;
+        self.begin_ordered(Ordered { kind, next, wish }).await
+    }
+
+    async fn begin_application_consistent(&mut self, next: Sequence) -> Result<QemuCapture, SourceError> {
+        let (kind, wish) = (CaptureKind::Instant, Wish::Application);
+        self.begin_ordered(Ordered { kind, next, wish }).await
     }
 
     async fn finish(&mut self, capture: QemuCapture, outcome: Outcome) -> Result<(), SourceError> {

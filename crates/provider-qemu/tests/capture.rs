@@ -11,6 +11,8 @@
 mod cycles;
 #[path = "capture/deaths.rs"]
 mod deaths;
+#[path = "capture/freezing.rs"]
+mod freezing;
 #[path = "capture/guest.rs"]
 mod guest;
 #[path = "capture/others.rs"]

@@ -16,8 +16,8 @@ use std::{
 use bytes::Bytes;
 use farshore_blocks::{ByteCount, Extent, Sequence, VolumeIndex, clock::WallTime};
 use farshore_provider::{
-    Capture, CaptureKind, CapturedVolume, Check, Outcome, ReplicaState, ScanState, Source, SourceError,
-    Tracking, TrackingIdentity,
+    Capture, CaptureKind, CapturedVolume, Check, Consistency, Outcome, ReplicaState, ScanState, Source,
+    SourceError, Tracking, TrackingIdentity,
 };
 
 use crate::{
@@ -214,10 +214,17 @@ impl Source for RawSource {
             next,
             captured_at,
             whole,
+            wish: None,
             stamps,
             volumes,
             disks: self.disks.clone(),
         })
+    }
+
+    async fn begin_application_consistent(&mut self, next: Sequence) -> Result<RawCapture, SourceError> {
+        let mut capture = self.begin(CaptureKind::Instant, next).await?;
+        capture.wish = Some("no guest runs on these disks that could be asked".to_owned());
+        Ok(capture)
     }
 
     async fn finish(&mut self, capture: RawCapture, outcome: Outcome) -> Result<(), SourceError> {
@@ -254,6 +261,8 @@ pub struct RawCapture {
     next: Sequence,
     captured_at: WallTime,
     whole: bool,
+    /// Why it is not application-consistent, if that was wished.
+    wish: Option<String>,
     stamps: Vec<Stamp>,
     volumes: Vec<CapturedVolume>,
     disks: Vec<RawDisk>,
@@ -266,6 +275,12 @@ impl Capture for RawCapture {
 
     fn captured_at(&self) -> WallTime {
         self.captured_at
+    }
+
+    fn consistency(&self) -> Consistency {
+        Consistency::Crash {
+            why: self.wish.clone(),
+        }
     }
 
     fn held(&self) -> Duration {

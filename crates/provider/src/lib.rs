@@ -13,6 +13,6 @@ pub use compute::{
 };
 pub use machine::{DiskBus, DiskSpecification, Firmware, MachineSpecification, NicSpecification};
 pub use source::{
-    Capture, CaptureKind, CapturedVolume, Outcome, ReplicaState, ScanState, Source, SourceError,
+    Capture, CaptureKind, CapturedVolume, Consistency, Outcome, ReplicaState, ScanState, Source, SourceError,
     StateOfBytes, StatedExtent, Tracking, TrackingIdentity,
 };

@@ -113,6 +113,18 @@ pub enum Outcome {
     Failed,
 }
 
+/// What an instant is consistent with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Consistency {
+    /// As after a power cut: every write that was completed before the instant is there.
+    Crash {
+        /// Why it is no more than that, if more was wished.
+        why: Option<String>,
+    },
+    /// The guest's file systems were flushed and took no writes, and its applications were told so.
+    Application,
+}
+
 /// Why the source could not do it. The VM itself is never harmed by these.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -204,6 +216,13 @@ pub trait Source: Send {
         next: Sequence,
     ) -> impl Future<Output = Result<Self::Capture, SourceError>> + Send;
 
+    /// As [`Source::begin`] of an instant, which is to be consistent for the guest's applications. If that cannot be, the
+    /// instant is taken nonetheless, and [`Capture::consistency`] says why it is not.
+    fn begin_application_consistent(
+        &mut self,
+        next: Sequence,
+    ) -> impl Future<Output = Result<Self::Capture, SourceError>> + Send;
+
     /// Ends the capture: gives its resources back and settles tracking by the outcome.
     fn finish(
         &mut self,
@@ -226,6 +245,11 @@ pub trait Capture: Send + Sync {
 
     /// When the instant was, by this machine's clock, taken just before it; for live kinds, when they began.
     fn captured_at(&self) -> WallTime;
+
+    /// What its instant is consistent with.
+    fn consistency(&self) -> Consistency {
+        Consistency::Crash { why: None }
+    }
 
     /// How long the guest's writes were held for it.
     fn held(&self) -> Duration;

@@ -5,8 +5,8 @@ use std::{path::Path, time::Duration};
 use bytes::Bytes;
 use farshore_blocks::{ByteCount, Extent, Sequence, VolumeIndex, clock::WallTime};
 use farshore_provider::{
-    Capture, CaptureKind, CapturedVolume, Check, MachineSpecification, Outcome, ReplicaState, Source,
-    SourceError, Tracking, TrackingIdentity,
+    Capture, CaptureKind, CapturedVolume, Check, Consistency, MachineSpecification, Outcome, ReplicaState,
+    Source, SourceError, Tracking, TrackingIdentity,
 };
 use farshore_provider_qemu::{QemuCapture, QemuSource, QemuSourceConfig};
 use farshore_provider_raw::{RawCapture, RawSource, RawSourceConfig};
@@ -33,6 +33,7 @@ impl AnySource {
                 machine: machine.clone(),
                 monitor: monitor.clone(),
                 scratch_directory: directory.to_owned(),
+                guest_agent: None,
             })),
             SourcePlace::Disks(disks) => Self::Raw(RawSource::new(RawSourceConfig {
                 vm: machine.vm.clone(),
@@ -83,6 +84,19 @@ impl Source for AnySource {
         }
     }
 
+    async fn begin_application_consistent(&mut self, next: Sequence) -> Result<AnyCapture, SourceError> {
+        match self {
+            Self::Qemu(source) => source
+                .begin_application_consistent(next)
+                .await
+                .map(AnyCapture::Qemu),
+            Self::Raw(source) => source
+                .begin_application_consistent(next)
+                .await
+                .map(AnyCapture::Raw),
+        }
+    }
+
     async fn finish(&mut self, capture: AnyCapture, outcome: Outcome) -> Result<(), SourceError> {
         match (self, capture) {
             (Self::Qemu(source), AnyCapture::Qemu(capture)) => source.finish(capture, outcome).await,
@@ -119,6 +133,10 @@ impl Capture for AnyCapture {
 
     fn captured_at(&self) -> WallTime {
         either!(Self, self, capture => capture.captured_at())
+    }
+
+    fn consistency(&self) -> Consistency {
+        either!(Self, self, capture => capture.consistency())
     }
 
     fn held(&self) -> Duration {

@@ -16,6 +16,10 @@ use farshore_blocks::{ByteCount, Sequence, VolumeIndex};
 use farshore_provider::{CaptureKind, MachineSpecification, SourceError, TrackingIdentity};
 use serde_json::Value;
 
+use crate::freezer::GuestAgentConfig;
+
+pub(crate) use beginning::{Ordered, Wish};
+
 use super::{
     acting::act,
     export::{self, NbdServer},
@@ -33,6 +37,7 @@ use super::{
 pub(crate) struct Site {
     pub(crate) machine: MachineSpecification,
     pub(crate) scratch: ScratchDirectory,
+    pub(crate) guest_agent: Option<GuestAgentConfig>,
 }
 
 /// A settled VM.

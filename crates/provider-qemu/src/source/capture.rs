@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farshore_blocks::{Extent, VolumeIndex, clock::WallTime};
-use farshore_provider::{Capture, CaptureKind, CapturedVolume, SourceError};
+use farshore_provider::{Capture, CaptureKind, CapturedVolume, Consistency, SourceError};
 
 use super::reader::{ReadFault, Reader};
 
@@ -16,6 +16,7 @@ pub struct QemuCapture {
     /// At an instant the filter keeps what is overwritten from then on, wherever it is.
     pub(crate) kind: CaptureKind,
     pub(crate) captured_at: WallTime,
+    pub(crate) consistency: Consistency,
     pub(crate) held: Duration,
     pub(crate) volumes: Vec<CapturedVolume>,
     /// One of each volume, in the same order; none where there is nothing to read.
@@ -29,6 +30,10 @@ impl Capture for QemuCapture {
 
     fn captured_at(&self) -> WallTime {
         self.captured_at
+    }
+
+    fn consistency(&self) -> Consistency {
+        self.consistency.clone()
     }
 
     fn held(&self) -> Duration {

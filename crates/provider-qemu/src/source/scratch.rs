@@ -84,6 +84,29 @@ impl ScratchDirectory {
         self.create(VolumeIndex(0), ByteCount(0)).map(drop)
     }
 
+    /// Leaves a mark that the guest may be frozen from now on.
+    pub(crate) fn mark_freezing(&self) -> Result<(), SourceError> {
+        let mark = self.freezing_mark();
+        File::create(&mark)
+            .map(drop)
+            .map_err(|source| self.error(&mark, source))
+    }
+
+    /// Whether the mark is there.
+    pub(crate) fn is_marked_freezing(&self) -> bool {
+        self.freezing_mark().exists()
+    }
+
+    /// Takes the mark away.
+    pub(crate) fn unmark_freezing(&self) {
+        // If it stays, the guest is asked once more.
+        drop(std::fs::remove_file(self.freezing_mark()));
+    }
+
+    fn freezing_mark(&self) -> PathBuf {
+        self.path.join("freezing")
+    }
+
     /// How much room there is.
     pub(crate) fn room(&self) -> Result<ByteCount, SourceError> {
         let status = statvfs(&self.path).map_err(|errno| self.error(&self.path, errno.into()))?;

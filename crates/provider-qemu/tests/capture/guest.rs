@@ -91,6 +91,7 @@ impl Guest {
             monitor,
             machine: self.machine.clone(),
             scratch_directory: self.directory.path().join("scratch"),
+            guest_agent: None,
         })
     }
 

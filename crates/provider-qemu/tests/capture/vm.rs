@@ -221,11 +221,16 @@ impl Vm {
     }
 
     pub(crate) fn source_of(&self, machine: MachineSpecification, monitor: &Path) -> QemuSource {
-        QemuSource::new(QemuSourceConfig {
+        QemuSource::new(self.config(machine, monitor))
+    }
+
+    pub(crate) fn config(&self, machine: MachineSpecification, monitor: &Path) -> QemuSourceConfig {
+        QemuSourceConfig {
             monitor: monitor.to_owned(),
             machine,
             scratch_directory: self.scratch(),
-        })
+            guest_agent: None,
+        }
     }
 
     pub(crate) async fn command(

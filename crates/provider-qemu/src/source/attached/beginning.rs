@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use farshore_blocks::{ByteCount, ByteOffset, Extent, Sequence, VolumeIndex, clock::WallTime};
-use farshore_provider::{CaptureKind, CapturedVolume, SourceError, StateOfBytes, StatedExtent};
+use farshore_provider::{CaptureKind, CapturedVolume, Consistency, SourceError, StateOfBytes, StatedExtent};
 use farshore_qmp::Command;
 use serde_json::json;
 
 use super::{Attached, Open, Rotation, Site, watching::Watched};
+use crate::freezer::Frozen;
 use crate::source::{
     acting::command,
     answers::BlockNode,
@@ -23,9 +24,25 @@ use crate::source::{
 /// than any guest's patience with a disk (30 s), longer than a busy disk's worst moments.
 const COPY_BEFORE_WRITE_TIMEOUT_SECONDS: u32 = 10;
 
+/// What is to be captured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ordered {
+    pub(crate) kind: CaptureKind,
+    pub(crate) next: Sequence,
+    pub(crate) wish: Wish,
+}
+
+/// What an instant is to be consistent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Crash,
+    Application,
+}
+
 /// What a capture took.
 struct Taken {
     captured_at: WallTime,
+    consistency: Consistency,
     held: Duration,
     /// Of the disks that are to be read.
     exports: Vec<Shown>,
@@ -46,10 +63,10 @@ impl Attached {
     pub(crate) async fn begin(
         &mut self,
         site: &Site,
-        kind: CaptureKind,
-        next: Sequence,
+        ordered: Ordered,
         number: u64,
     ) -> Result<QemuCapture, SourceError> {
+        let Ordered { kind, next, .. } = ordered;
         let rotation = self.rotation(kind, next)?;
         let watched = self.watch().await?;
         self.show_growth(&watched).await?;
@@ -61,7 +78,8 @@ impl Attached {
         });
         let taken = match (kind, rotation) {
             (CaptureKind::Instant | CaptureKind::WholeInstant, Some(rotation)) => {
-                self.take_instant(site, (kind, rotation), &watched).await?
+                self.take_instant(site, (kind, rotation), &watched, ordered.wish)
+                    .await?
             }
             (
                 CaptureKind::Scan | CaptureKind::Round | CaptureKind::Instant | CaptureKind::WholeInstant,
@@ -73,6 +91,7 @@ impl Attached {
             number,
             kind,
             captured_at: taken.captured_at,
+            consistency: taken.consistency,
             held: taken.held,
             volumes: Vec::with_capacity(self.disks.len()),
             readers: Vec::with_capacity(self.disks.len()),
@@ -210,6 +229,7 @@ impl Attached {
         self.hypervisor.run_all(&commands).await?;
         Ok(Taken {
             captured_at,
+            consistency: Consistency::Crash { why: None },
             held: Duration::ZERO,
             exports,
         })
@@ -223,6 +243,7 @@ impl Attached {
         site: &Site,
         (kind, rotation): (CaptureKind, Rotation),
         watched: &[Watched],
+        wish: Wish,
     ) -> Result<Taken, SourceError> {
         self.need_scratch(site).await?;
         let fresh = self.on_all(rotation.fresh, |disk| BitmapChange::Add(disk.bitmaps_survive));
@@ -235,13 +256,17 @@ impl Attached {
         });
         let switch = command(&Action::Switch(switchings.collect()));
         self.hypervisor.run_all(&commands).await?;
+        // Dropped on the way, it is thawed.
+        let frozen = freeze(site, wish).await;
         let captured_at = WallTime::now();
         let switching = Instant::now();
         self.hypervisor.run_all(&[switch]).await?;
         let held = switching.elapsed();
+        let consistency = thaw(site, frozen).await;
         let exports = self.show_instant((kind, rotation), watched).await?;
         Ok(Taken {
             captured_at,
+            consistency,
             held,
             exports,
         })
@@ -289,6 +314,33 @@ impl Attached {
             data: disk.data.clone(),
             bitmap,
         })
+    }
+}
+
+/// The guest frozen, if that is wished; or why it is not.
+async fn freeze(site: &Site, wish: Wish) -> Result<Frozen, Option<String>> {
+    match (wish, &site.guest_agent) {
+        (Wish::Crash, _) => Err(None),
+        (Wish::Application, None) => Err(Some("no guest agent is declared".to_owned())),
+        (Wish::Application, Some(agent)) => {
+            if let Err(error) = site.scratch.mark_freezing() {
+                return Err(Some(error.to_string()));
+            }
+            Frozen::freeze(agent).await.map_err(Some)
+        }
+    }
+}
+
+async fn thaw(site: &Site, frozen: Result<Frozen, Option<String>>) -> Consistency {
+    match frozen {
+        Ok(frozen) => match frozen.thaw().await {
+            Ok(()) => {
+                site.scratch.unmark_freezing();
+                Consistency::Application
+            }
+            Err(why) => Consistency::Crash { why: Some(why) },
+        },
+        Err(why) => Consistency::Crash { why },
     }
 }
 

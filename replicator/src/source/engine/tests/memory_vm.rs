@@ -266,6 +266,10 @@ impl Source for MemorySource {
         Ok(())
     }
 
+    async fn begin_application_consistent(&mut self, next: Sequence) -> Result<MemoryCapture, SourceError> {
+        self.begin(CaptureKind::Instant, next).await
+    }
+
     async fn backlog(&mut self) -> Result<ByteCount, SourceError> {
         let blocks = self.vm.lock().bitmaps[&self.current.unwrap()].len();
         Ok(ByteCount((blocks * BLOCK) as u64))

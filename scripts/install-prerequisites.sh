@@ -93,6 +93,8 @@ look() {
     need nbdkit has_command nbdkit
     [ "$purpose" = test ] || return 0
     need prometheus has_command promtool
+    # Put into a guest of the tests.
+    need qemu-guest-agent has_command qemu-ga
 }
 
 give_up() {

@@ -61,6 +61,17 @@ pub struct ImageRequest {
     pub records_per_second: u32,
     /// The pace of the records in the journal on the file system; 0 writes none.
     pub journal_records_per_second: u32,
+    /// Whether an agent listens on the port `org.qemu.guest_agent.0`.
+    pub agent: GuestAgent,
+}
+
+/// Whether the guest has QEMU's agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestAgent {
+    /// It has none.
+    Absent,
+    /// The host's `qemu-ga` is put into it.
+    Installed,
 }
 
 impl ImageRequest {
@@ -78,6 +89,7 @@ impl ImageRequest {
             ballast_bytes: 0,
             records_per_second: 200,
             journal_records_per_second: 5,
+            agent: GuestAgent::Absent,
         }
     }
 }

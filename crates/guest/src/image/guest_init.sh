@@ -27,6 +27,13 @@ check=$?
 [ $check = 0 ] || { echo "ERROR e2fsck of $data: $check"; cat /run/e2fsck.log; } >/dev/console
 mount -t ext4 -o rw,errors=remount-ro "$data" /data || echo "ERROR cannot mount $data" >/dev/console
 
+if [ -x /usr/sbin/qemu-ga ]; then
+    for port in /sys/class/virtio-ports/*; do
+        [ "$(cat $port/name)" = org.qemu.guest_agent.0 ] || continue
+        qemu-ga -d -m virtio-serial -p "/dev/${port##*/}" -t /run -f /run/qemu-ga.pid -l /run/qemu-ga.log
+    done
+fi
+
 echo "GUEST-UP $(cut -d' ' -f1 /proc/uptime) $HOSTNAME" >/dev/console
 while :; do
     @WORKLOAD@ --configuration @CONFIGURATION@ --region-a "${data%2}1" --region-b "${1%2}3" --journal /data --file-system-check $check \

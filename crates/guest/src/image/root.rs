@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{DATA_LABEL, ImageError, ImageRequest, OnFile, executable, make_directory, write_file};
+use super::{
+    DATA_LABEL, GuestAgent, ImageError, ImageRequest, OnFile, executable, make_directory, write_file,
+};
 use crate::{
     disk_layout::RootLayout,
     host_tool::HostTool,
@@ -44,6 +46,9 @@ pub(super) fn lay_out(request: &ImageRequest, scratch: &Path) -> Result<PathBuf,
     }
     install_busybox(&tree)?;
     executable::install(&HostTool::E2fsck.find()?, &tree, "/usr/sbin/e2fsck")?;
+    if request.agent == GuestAgent::Installed {
+        executable::install(&HostTool::QemuGa.find()?, &tree, "/usr/sbin/qemu-ga")?;
+    }
     executable::install_stripped(&request.workload.path, &tree, WORKLOAD_PATH)?;
     write_file(&tree.join("etc/passwd"), b"root::0:0:root:/root:/bin/sh\n")?;
     write_file(&tree.join("etc/group"), b"root:x:0:\n")?;

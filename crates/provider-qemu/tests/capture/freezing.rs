@@ -135,7 +135,7 @@ async fn serve(
 }
 
 /// The example of this package, which cargo builds beside the tests.
-fn freezer() -> PathBuf {
+pub(crate) fn freezer() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let build = test.parent().and_then(Path::parent).unwrap();
     build.join("examples/guest_freezer")

@@ -10,7 +10,7 @@ use std::{
 use farshore_blocks::{ByteCount, Extent, Sequence};
 use farshore_guest::{
     disk_layout::{REGION_A, REGION_B},
-    image::{GuestImage, ImageRequest, WorkloadExecutable},
+    image::{GuestAgent, GuestImage, ImageRequest, WorkloadExecutable},
     judge::judge,
     machine::{SourceVm, SourceVmRequest},
     record::Stream,
@@ -18,12 +18,13 @@ use farshore_guest::{
     witness::{Acknowledged, Testimony},
 };
 use farshore_provider::{
-    Capture, CaptureKind, DiskBus, DiskSpecification, Firmware, MachineSpecification, Outcome, ReplicaState,
-    ScanState, Source, SourceError, StateOfBytes, Tracking,
+    Capture, CaptureKind, Consistency, DiskBus, DiskSpecification, Firmware, MachineSpecification, Outcome,
+    ReplicaState, ScanState, Source, SourceError, StateOfBytes, Tracking,
 };
-use farshore_provider_qemu::{QemuCapture, QemuSource, QemuSourceConfig};
+use farshore_provider_qemu::{GuestAgentConfig, QemuCapture, QemuSource, QemuSourceConfig};
 
 use crate::{
+    freezing::freezer,
     proxy::{Cut, Proxy},
     replica::IDENTITY,
 };
@@ -55,10 +56,27 @@ fn workload() -> WorkloadExecutable {
 
 impl Guest {
     fn start() -> Self {
+        Self::start_with(GuestAgent::Absent)
+    }
+
+    fn start_with(agent: GuestAgent) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let image = ImageRequest::small(directory.path(), "web-1", workload());
+        let mut image = ImageRequest::small(directory.path(), "web-1", workload());
+        image.agent = agent;
         let disks = GuestImage::build(&image).unwrap();
-        let vm = SourceVm::start(SourceVmRequest::small(directory.path(), "web-1", &disks)).unwrap();
+        let mut request = SourceVmRequest::small(directory.path(), "web-1", &disks);
+        if agent == GuestAgent::Installed {
+            let channel = directory.path().join("agent");
+            request.extra_arguments = [
+                "-chardev",
+                &format!("socket,id=agent,path={},server=on,wait=off", channel.display()),
+                "-device",
+                "virtserialport,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0",
+            ]
+            .map(str::to_owned)
+            .to_vec();
+        }
+        let vm = SourceVm::start(request).unwrap();
         assert!(vm.wait_for_boot(PATIENCE).unwrap().is_clean());
         let disk = |name: &str| DiskSpecification {
             name: name.to_owned(),
@@ -87,11 +105,17 @@ impl Guest {
     }
 
     fn source(&self, monitor: PathBuf) -> QemuSource {
+        let channel = self.directory.path().join("agent");
         QemuSource::new(QemuSourceConfig {
             monitor,
             machine: self.machine.clone(),
             scratch_directory: self.directory.path().join("scratch"),
-            guest_agent: None,
+            guest_agent: channel.exists().then(|| GuestAgentConfig {
+                channel,
+                freezer: freezer(),
+                leading_arguments: Vec::new(),
+                limit: END,
+            }),
         })
     }
 
@@ -165,7 +189,11 @@ fn range(extent: Extent) -> std::ops::Range<usize> {
 
 /// A guest with one sealed point.
 async fn protected() -> (Guest, Copies) {
-    let guest = tokio::task::spawn_blocking(Guest::start).await.unwrap();
+    protected_guest(Guest::start).await
+}
+
+async fn protected_guest(start: fn() -> Guest) -> (Guest, Copies) {
+    let guest = tokio::task::spawn_blocking(start).await.unwrap();
     let mut copies = Copies {
         newest: Sequence(0),
         disks: vec![Vec::new(); 2],
@@ -223,6 +251,37 @@ async fn a_guest_never_notices_a_cut_after_any_command_of_a_cycle() {
         if !reached {
             break;
         }
+    }
+    guest.writes_on();
+}
+
+/// Where ext4 on the data disk says whether its journal must be replayed: a flag of the superblock's "incompatible"
+/// features (Linux, Documentation/filesystems/ext4/super.rst).
+const RECOVERY_FLAG_AT: usize = (33 << 20) + 1024 + 0x60;
+const NEEDS_RECOVERY: u8 = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_guests_file_system_needs_no_replay_of_its_journal_and_it_writes_on() {
+    let (guest, mut copies) = protected_guest(|| Guest::start_with(GuestAgent::Installed)).await;
+    let mut source = guest.source(guest.monitor());
+    source.attach(IDENTITY, copies.state()).await.unwrap();
+    let needs_recovery = |copies: &Copies| copies.disks[1][RECOVERY_FLAG_AT] & NEEDS_RECOVERY != 0;
+    for _ in 0..3 {
+        guest.writes_on();
+        copies.instant(&guest, &mut source).await.unwrap();
+        assert!(
+            needs_recovery(&copies),
+            "a file system in use that needs no replay"
+        );
+        let capture = source
+            .begin_application_consistent(copies.newest.next())
+            .await
+            .unwrap();
+        assert_eq!(capture.consistency(), Consistency::Application);
+        copies.apply(&capture).await.unwrap();
+        copies.newest = copies.newest.next();
+        source.finish(capture, Outcome::Done).await.unwrap();
+        assert!(!needs_recovery(&copies), "it was not frozen at the instant");
     }
     guest.writes_on();
 }

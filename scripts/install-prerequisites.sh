@@ -116,12 +116,15 @@ if [ "$(id -u)" -ne 0 ]; then
     "${as_root[@]}" true || give_up "Something is missing, and sudo does not let you install it."
 fi
 
-echo "Installing: ${missing[*]}" >&2
 apt() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null >&2
 }
 apt update || give_up "apt-get update failed."
-apt install --yes --no-install-recommends "${missing[@]}" || give_up "apt-get install failed."
-
-look
-[ ${#missing[@]} -eq 0 ] || give_up "Something is missing still after the installation."
+# Twice: installing one package may remove another of which a newer version was there (qemu-utils of Debian's backports).
+for _ in first second; do
+    echo "Installing: ${missing[*]}" >&2
+    apt install --yes --no-install-recommends "${missing[@]}" || give_up "apt-get install failed."
+    look
+    [ ${#missing[@]} -gt 0 ] || exit 0
+done
+give_up "Something is missing still after the installation."

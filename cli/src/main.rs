@@ -88,6 +88,12 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// What keeps a guest frozen for an instant
+    #[command(hide = true)]
+    HoldFreeze {
+        /// The guest agent's channel, and the limit in milliseconds
+        arguments: Vec<OsString>,
+    },
     /// One HTTP exchange of the demo, from inside a network namespace
     #[command(hide = true)]
     DemoExchange(demo::ExchangeArguments),
@@ -128,6 +134,11 @@ fn run(command_line: CommandLine) -> Result<(), CliError> {
             Err(CliError::Part(anyhow::anyhow!("the guest's workload cannot run")))
         }
         Verb::DemoExchange(arguments) => demo::exchange(&arguments),
+        Verb::HoldFreeze { arguments } => {
+            // What came of it is what it has said, and whoever started it reads that.
+            let _ = farshore_provider_qemu::freezer_main(arguments);
+            Ok(())
+        }
     }
 }
 

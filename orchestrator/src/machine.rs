@@ -46,6 +46,13 @@ pub fn monitor(declared: &ProtectedVm) -> String {
     }
 }
 
+/// Where the channel of the VM's guest agent is; empty if none is declared.
+#[must_use]
+pub fn guest_agent(declared: &ProtectedVm) -> String {
+    let agent = declared.source().guest_agent.as_ref();
+    agent.map(ToString::to_string).unwrap_or_default()
+}
+
 /// Where the VM's disks are if no hypervisor runs it, in the machine's order.
 #[must_use]
 pub fn disk_paths(declared: &ProtectedVm) -> Vec<String> {
@@ -61,6 +68,10 @@ pub fn policy_to_wire(policy: &ReplicationPolicy) -> v1::Replicate {
         bandwidth_bytes_per_second: policy.bandwidth_limit().map_or(0, |limit| limit.0),
         audit_bytes_per_second: policy.audit_rate().0,
         guest_cost_limit_percent: guest_cost_limit_percent(policy),
+        app_consistent_every: policy.app_consistent().map(|wanted| duration(wanted.every())),
+        freeze_limit: policy
+            .app_consistent()
+            .map(|wanted| duration(wanted.freeze_limit())),
     }
 }
 

@@ -61,6 +61,11 @@ pub(crate) struct Assignment {
     /// In fast mode: for how many hundredths of the time the guest's writes may be held; 0 is no fast mode.
     #[serde(default)]
     pub(crate) guest_cost_limit_percent: u32,
+    #[serde(default)]
+    pub(crate) app_consistency: Option<AppConsistency>,
+    /// The socket of the guest agent's channel.
+    #[serde(default)]
+    pub(crate) guest_agent: Option<PathBuf>,
     pub(crate) volumes: Vec<AssignedVolume>,
 }
 
@@ -72,6 +77,7 @@ impl Assignment {
             bandwidth: self.bandwidth,
             audit_rate: self.audit_rate,
             guest_cost_limit_percent: self.guest_cost_limit_percent,
+            app_consistency: self.app_consistency,
         }
     }
 
@@ -82,9 +88,20 @@ impl Assignment {
             bandwidth: policy.bandwidth,
             audit_rate: policy.audit_rate,
             guest_cost_limit_percent: policy.guest_cost_limit_percent,
+            app_consistency: policy.app_consistency,
             ..self
         }
     }
+}
+
+/// Application-consistent points are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AppConsistency {
+    /// From one to the next.
+    pub(crate) every: Duration,
+    /// How long the guest may be frozen, freezing included.
+    pub(crate) freeze_limit: Duration,
 }
 
 /// What a source is told of its policy.
@@ -98,6 +115,7 @@ pub(crate) struct SourcePolicy {
     pub(crate) audit_rate: ByteCount,
     /// In fast mode: for how many hundredths of the time the guest's writes may be held; 0 is no fast mode.
     pub(crate) guest_cost_limit_percent: u32,
+    pub(crate) app_consistency: Option<AppConsistency>,
 }
 
 /// The assignments of this replicator, in `<state directory>/assignments/`.

@@ -13,7 +13,7 @@ use farshore_provider::{
 use farshore_transfer::{PointHead, Watermark};
 use farshore_vault::{Pin, RetentionPolicy};
 
-use crate::assignment::SourcePolicy;
+use crate::assignment::{AppConsistency, SourcePolicy};
 
 /// A message that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +82,10 @@ pub(crate) fn source_policy_out(policy: SourcePolicy) -> v1::Replicate {
         bandwidth_bytes_per_second: policy.bandwidth.map_or(0, |rate| rate.0),
         audit_bytes_per_second: policy.audit_rate.0,
         guest_cost_limit_percent: policy.guest_cost_limit_percent,
+        app_consistent_every: policy.app_consistency.map(|wanted| duration_out(wanted.every)),
+        freeze_limit: policy
+            .app_consistency
+            .map(|wanted| duration_out(wanted.freeze_limit)),
     }
 }
 
@@ -92,7 +96,21 @@ pub(crate) fn source_policy_in(policy: Option<v1::Replicate>) -> Result<SourcePo
         bandwidth: Some(ByteCount(policy.bandwidth_bytes_per_second)).filter(|rate| rate.0 > 0),
         audit_rate: ByteCount(policy.audit_bytes_per_second),
         guest_cost_limit_percent: policy.guest_cost_limit_percent.min(100),
+        app_consistency: app_consistency_in(&policy)?,
     })
+}
+
+fn app_consistency_in(policy: &v1::Replicate) -> Result<Option<AppConsistency>, Malformed> {
+    if policy.app_consistent_every.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(AppConsistency {
+        every: duration_in(
+            policy.app_consistent_every.as_ref(),
+            "policy.app_consistent_every",
+        )?,
+        freeze_limit: duration_in(policy.freeze_limit.as_ref(), "policy.freeze_limit")?,
+    }))
 }
 
 pub(crate) fn retention_out(policy: &RetentionPolicy) -> v1::Retention {

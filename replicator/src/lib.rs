@@ -61,18 +61,11 @@ pub async fn run(
         .with_context(|| format!("cannot listen on {}", configuration.http_listen))?;
     let http_address = http.local_addr()?;
     let targets = open_targets(&configuration)?;
-    let recovery = open_recovery(&configuration, executable)?;
+    let recovery = open_recovery(&configuration, executable.clone())?;
     if let Some(recovery) = &recovery {
         recovery.adopt().await?;
     }
-    let sources = match &configuration.scratch_directory {
-        Some(scratch) => {
-            let state = &configuration.state_directory;
-            let plaintext = configuration.plaintext();
-            Some(Sources::open(state, scratch.clone(), plaintext, metrics.clone()).await?)
-        }
-        None => None,
-    };
+    let sources = open_sources(&configuration, executable, &metrics).await?;
     let (replication, address) = match (&targets, configuration.replication_listen) {
         (Some(targets), Some(listen)) => {
             let listener = TcpListener::bind(listen)
@@ -154,6 +147,20 @@ fn open_targets(configuration: &ReplicatorConfiguration) -> anyhow::Result<Optio
         );
     }
     Ok(Some(Targets::open(vault, &configuration.state_directory)?))
+}
+
+async fn open_sources(
+    configuration: &ReplicatorConfiguration,
+    executable: PathBuf,
+    metrics: &Metrics,
+) -> anyhow::Result<Option<Sources>> {
+    let Some(scratch) = &configuration.scratch_directory else {
+        return Ok(None);
+    };
+    let places = (scratch.clone(), executable);
+    let state = &configuration.state_directory;
+    let sources = Sources::open(state, places, configuration.plaintext(), metrics.clone()).await?;
+    Ok(Some(sources))
 }
 
 fn open_recovery(

@@ -1,5 +1,6 @@
 //! The source's side of replication: one engine per protected VM.
 
+mod application;
 mod audit;
 mod clock;
 mod comparison;
@@ -12,6 +13,7 @@ mod rhythm;
 mod state;
 mod worklist;
 
+pub(crate) use application::ApplicationPoints;
 pub(crate) use audit::{Audit, AuditFiles};
 pub(crate) use delivery::chain;
 pub(crate) use engine::{Ended, Engine};

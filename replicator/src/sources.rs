@@ -10,6 +10,7 @@ use std::{
 
 use farshore_blocks::{ByteCount, ChainId};
 use farshore_provider::{Check, CheckOutcome, MachineSpecification, Source, SourceError};
+use farshore_provider_qemu::GuestAgentConfig;
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
@@ -21,15 +22,20 @@ use crate::{
     chain_files::ChainFileError,
     configuration::{Plaintext, is_loopback},
     metrics::Metrics,
-    source::{Audit, AuditFiles, Ended, Engine, SourcePhase, SourceState},
+    source::{ApplicationPoints, Audit, AuditFiles, Ended, Engine, SourcePhase, SourceState},
 };
 use any::AnySource;
+
+/// The verb of the `farshore` binary that holds a guest frozen.
+pub(crate) const FREEZER_VERB: &str = "hold-freeze";
 
 /// All sources of this replicator; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Sources {
     store: AssignmentFiles,
     audits: AuditFiles,
+    /// The `farshore` binary, which is started again to hold a guest frozen.
+    executable: PathBuf,
     scratch: PathBuf,
     plaintext: Plaintext,
     metrics: Metrics,
@@ -81,13 +87,14 @@ impl Sources {
     /// Takes up every assignment that is on disk.
     pub(crate) async fn open(
         state_directory: &Path,
-        scratch: PathBuf,
+        (scratch, executable): (PathBuf, PathBuf),
         plaintext: Plaintext,
         metrics: Metrics,
     ) -> Result<Self, SourcesError> {
         let store = assignment::open(state_directory)?;
         let sources = Self {
             store,
+            executable,
             audits: AuditFiles::open(state_directory.join("audits"))?,
             scratch,
             plaintext,
@@ -104,7 +111,7 @@ impl Sources {
 
     /// Looks at a VM that may become protected.
     pub(crate) async fn examine(&self, machine: &MachineSpecification, place: &SourcePlace) -> Examined {
-        let mut source = self.source(machine, place);
+        let mut source = self.source(machine, place, None);
         let checks = source.checks().await;
         let failed = checks.iter().any(|check| check.outcome == CheckOutcome::Failed);
         let sizes = if failed { None } else { source.sizes().await.ok() };
@@ -203,7 +210,7 @@ impl Sources {
         let vm = seat.assignment.machine.vm.clone();
         let mut source = match self.end(seat).await? {
             Some(source) => source,
-            None => self.source(&seat.assignment.machine, &seat.assignment.place),
+            None => self.source_of(&seat.assignment),
         };
         // Should the rest fail: nothing replicates any more, and nothing else may be told.
         seat.state.send_if_modified(|state| {
@@ -266,12 +273,13 @@ impl Sources {
         let stop = CancellationToken::new();
         let assignment = seat.assignment.clone();
         let engine = Engine {
-            source: self.source(&assignment.machine, &assignment.place),
+            source: self.source_of(&assignment),
             assignment: assignment.clone(),
             state: seat.state.clone(),
             metrics: self.metrics.clone(),
             stop: stop.clone(),
             audit: Audit::going_on(assignment.audit_rate, &self.audits, assignment.chain),
+            application_points: ApplicationPoints::new(assignment.app_consistency),
             replica: None,
             scan_acknowledged: None,
         };
@@ -306,8 +314,24 @@ impl Sources {
             .map_err(|_| SourcesError::EngineLost { vm })
     }
 
-    fn source(&self, machine: &MachineSpecification, place: &SourcePlace) -> AnySource {
-        AnySource::at(place, machine, &self.scratch.join(&machine.vm))
+    fn source_of(&self, assignment: &Assignment) -> AnySource {
+        let wanted = assignment.app_consistency.zip(assignment.guest_agent.clone());
+        let agent = wanted.map(|(wanted, channel)| GuestAgentConfig {
+            channel,
+            freezer: self.executable.clone(),
+            leading_arguments: vec![FREEZER_VERB.into()],
+            limit: wanted.freeze_limit,
+        });
+        self.source(&assignment.machine, &assignment.place, agent)
+    }
+
+    fn source(
+        &self,
+        machine: &MachineSpecification,
+        place: &SourcePlace,
+        agent: Option<GuestAgentConfig>,
+    ) -> AnySource {
+        AnySource::at(place, machine, &self.scratch.join(&machine.vm), agent)
     }
 }
 

@@ -118,8 +118,11 @@ impl TwoSites {
                 bandwidth_bytes_per_second: 0,
                 audit_bytes_per_second: 0,
                 guest_cost_limit_percent: 0,
+                app_consistent_every: None,
+                freeze_limit: None,
             }),
             volumes,
+            guest_agent: String::new(),
             disk_paths: Vec::new(),
         };
         self.conductor.order(SOURCE, Body::InstallSource(install)).await?;

@@ -18,6 +18,7 @@ pub(super) fn page(policy: &PolicyView) -> String {
         ("Bandwidth limit", policy.bandwidth_in_words()),
         ("Audit", policy.audit_in_words()),
         ("Fast mode", policy.fast_mode_in_words()),
+        ("Application-consistent", policy.app_consistency_in_words()),
     ]);
     let kept = policy.retention.as_ref().map(|retention| {
         let slots = |slots: u32, of: &str| match slots {

@@ -20,6 +20,9 @@ pub(crate) struct PolicyView {
     pub(crate) audit_bytes_per_second: u64,
     /// `null`: no fast mode.
     pub(crate) guest_cost_limit_percent: Option<u32>,
+    /// `null`: all points are crash-consistent.
+    pub(crate) app_consistent_every_seconds: Option<f64>,
+    pub(crate) freeze_limit_seconds: Option<f64>,
     /// `null`: not told.
     pub(crate) retention: Option<RetentionView>,
 }
@@ -84,6 +87,18 @@ impl PolicyView {
         }
     }
 
+    /// How often points are application-consistent.
+    pub(crate) fn app_consistency_in_words(&self) -> String {
+        match self.app_consistent_every_seconds {
+            None => "never".to_owned(),
+            every => format!(
+                "every {}, frozen for {} at most",
+                format::optional_seconds(every),
+                format::optional_seconds(self.freeze_limit_seconds)
+            ),
+        }
+    }
+
     /// By what cycles of less than a second are held back.
     pub(crate) fn fast_mode_in_words(&self) -> String {
         self.guest_cost_limit_percent.map_or_else(
@@ -117,6 +132,8 @@ impl From<v1::Policy> for PolicyView {
                 .filter(|limit| *limit > 0),
             audit_bytes_per_second: policy.audit_bytes_per_second,
             guest_cost_limit_percent: Some(policy.guest_cost_limit_percent).filter(|percent| *percent > 0),
+            app_consistent_every_seconds: seconds(policy.app_consistent_every),
+            freeze_limit_seconds: seconds(policy.freeze_limit),
             retention: policy.retention.map(RetentionView::from),
         }
     }

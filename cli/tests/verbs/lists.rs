@@ -292,6 +292,8 @@ fn policies() -> ListPoliciesResponse {
         bandwidth_bytes_per_second: 50 << 20,
         audit_bytes_per_second: 4 << 20,
         guest_cost_limit_percent: 0,
+        app_consistent_every: None,
+        freeze_limit: None,
         retention: Some(Retention {
             keep_all: seconds(24 * 3600),
             daily: 7,
@@ -328,7 +330,7 @@ async fn a_policy_shows_what_it_keeps() {
     );
     let expected = json!({
         "name": "gold", "intervalSeconds": 2.0, "rpoTargetSeconds": 15.0, "bandwidthLimitBytesPerSecond": 52_428_800,
-        "auditBytesPerSecond": 4_194_304, "guestCostLimitPercent": null,
+        "auditBytesPerSecond": 4_194_304, "guestCostLimitPercent": null, "appConsistentEverySeconds": null, "freezeLimitSeconds": null,
         "retention": {
             "keepAllSeconds": 86_400.0, "hourly": 0, "daily": 7, "weekly": 4, "monthly": 0, "yearly": 0,
             "limitBytes": 536_870_912_000_u64,

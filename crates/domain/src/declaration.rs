@@ -3,6 +3,7 @@
 //! A declaration exists only if it was read and found good: [`parse_manifest`] and `Deserialize` are the only
 //! ways to one, and both are the same reader. What a declaration refers to is checked by [`check_apply`].
 
+mod app_consistency;
 mod cursor;
 mod document;
 mod duration;
@@ -29,6 +30,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use app_consistency::AppConsistency;
 pub use duration::{format_duration, parse_duration};
 pub use fast_mode::{FastMode, Percent};
 pub use machine::{Disk, DiskBus, Firmware, MAX_DISKS, MAX_NICS, Machine, Nic};

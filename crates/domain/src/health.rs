@@ -131,6 +131,8 @@ pub struct Observation<'a> {
     pub audit: Option<AuditFinding>,
     /// Absent while no cycle has ended.
     pub last_cycle: Option<CycleTimes>,
+    /// Why the last point that should have been application-consistent is not; empty where all is well.
+    pub app_consistency_missed: &'a str,
 }
 
 /// The health and every reason for it, worst first. After a failover nothing replicates, and only the vault is
@@ -151,6 +153,7 @@ pub fn health(seen: &Observation<'_>) -> (Health, Vec<Reason>) {
         damage::of_vault(seen),
         audit::of_audit(seen),
         cycles::of_cycles(seen),
+        of_application(seen),
     ];
     judged(reasons.into_iter().flatten().collect())
 }
@@ -243,6 +246,18 @@ fn of_target(seen: &Observation<'_>) -> Option<Reason> {
         what: "the target's replicator is not attached; nothing is known of its recovery points".to_owned(),
         possible_cause: "it stopped, or its site cannot reach the orchestrator",
         what_to_do: "look at the replicator at the target site",
+    })
+}
+
+fn of_application(seen: &Observation<'_>) -> Option<Reason> {
+    let missed = seen.app_consistency_missed;
+    (!missed.is_empty() && seen.protection.follows_reports()).then(|| Reason {
+        health: Health::Warning,
+        code: "app-consistency-missed",
+        what: format!("the last point that was due to be application-consistent is crash-consistent: {missed}"),
+        possible_cause: "the guest has no agent that runs, its channel is not declared, or it could not freeze in time",
+        what_to_do: "see that the guest runs qemu-guest-agent and that `source.guestAgent` names its channel; it is tried \
+                     again within a minute",
     })
 }
 

@@ -38,6 +38,10 @@ pub(super) fn policy(policy: &ReplicationPolicy) -> v1::Policy {
         retention: Some(retention_to_wire(policy.retention())),
         audit_bytes_per_second: policy.audit_rate().0,
         guest_cost_limit_percent: guest_cost_limit_percent(policy),
+        app_consistent_every: policy.app_consistent().map(|wanted| duration(wanted.every())),
+        freeze_limit: policy
+            .app_consistent()
+            .map(|wanted| duration(wanted.freeze_limit())),
     }
 }
 

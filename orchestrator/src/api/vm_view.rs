@@ -108,6 +108,7 @@ impl VmViews {
             damage: target.and_then(|(_, status)| damage(status)),
             audit: source.and_then(audit_finding),
             last_cycle: source.and_then(cycle_times),
+            app_consistency_missed: source.map_or("", |source| source.app_consistency_missed.as_str()),
         });
         Some(VmView {
             record,

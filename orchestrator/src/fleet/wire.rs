@@ -133,6 +133,10 @@ fn check_source(source: &v1::SourceStatus) -> Result<(), Malformed> {
     )?;
     check_duration("report.sources.last_cycle", source.last_cycle.as_ref())?;
     check_duration("report.sources.last_hold", source.last_hold.as_ref())?;
+    check_text(
+        "report.sources.app_consistency_missed",
+        &source.app_consistency_missed,
+    )?;
     check_times(source.last_cycle_times.as_ref())?;
     check_audit(source.audit.as_ref())?;
     let interval = source.policy.as_ref().and_then(|policy| policy.interval.as_ref());

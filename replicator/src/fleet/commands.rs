@@ -329,6 +329,10 @@ fn assignment(install: v1::InstallSource) -> Result<Assignment, Malformed> {
         bandwidth: policy.bandwidth,
         audit_rate: policy.audit_rate,
         guest_cost_limit_percent: policy.guest_cost_limit_percent,
+        app_consistency: policy.app_consistency,
+        guest_agent: Some(install.guest_agent)
+            .filter(|channel| !channel.is_empty())
+            .map(PathBuf::from),
         volumes: volumes
             .map(|volume| AssignedVolume {
                 name: volume.name,

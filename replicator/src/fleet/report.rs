@@ -71,6 +71,7 @@ fn source_out(assignment: &Assignment, state: SourceState) -> v1::SourceStatus {
         last_hold: state.last_cycle.map(|times| convert::duration_out(times.hold)),
         last_cycle_times: state.last_cycle.map(times_out),
         audit: Some(audit_out(assignment, &state.audit)),
+        app_consistency_missed: state.app_consistency_missed,
         newest: state.newest.map(convert::point_head_out),
         policy: Some(convert::source_policy_out(assignment.policy())),
     }

@@ -75,6 +75,7 @@ pub(crate) struct Delivery<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct SealFacts {
     pub(crate) captured_at: WallTime,
+    pub(crate) kind: v1::PointKind,
     pub(crate) machine: Bytes,
 }
 
@@ -232,7 +233,7 @@ impl<'a> Delivery<'a> {
             captured_at: Some(convert::time_out(facts.captured_at)),
             clock_offset_nanoseconds: clock.offset_nanoseconds,
             clock_uncertainty_nanoseconds: u64::try_from(clock.uncertainty.as_nanos()).unwrap_or(u64::MAX),
-            kind: v1::PointKind::CrashConsistent.into(),
+            kind: facts.kind.into(),
             machine: facts.machine,
         };
         loop {

@@ -17,6 +17,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    application::ApplicationPoints,
     audit::Audit,
     comparison::Comparison,
     delivery::{DeliveryError, Lane, chain},
@@ -68,6 +69,7 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
     pub(crate) audit: Audit,
+    pub(crate) application_points: ApplicationPoints,
     /// Whom the audit asks; none before its first question.
     pub(crate) replica: Option<Comparison>,
     /// What the target acknowledged of the last scan: what came with its rounds is not tracked any more.

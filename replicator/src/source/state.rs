@@ -37,6 +37,8 @@ pub(crate) struct SourceState {
     pub(crate) last_cycle: Option<CycleTimes>,
     pub(crate) newest: Option<PointHead>,
     pub(crate) audit: AuditState,
+    /// Why the last point that should have been application-consistent is not; empty if it is, or none was wished.
+    pub(crate) app_consistency_missed: String,
 }
 
 /// Where the time of a cycle went.
@@ -97,6 +99,7 @@ impl SourceState {
             last_cycle: None,
             newest: None,
             audit: AuditState::default(),
+            app_consistency_missed: String::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use farshore_provider::{
     Capture, CaptureKind, CapturedVolume, Check, Consistency, MachineSpecification, Outcome, ReplicaState,
     Source, SourceError, Tracking, TrackingIdentity,
 };
-use farshore_provider_qemu::{QemuCapture, QemuSource, QemuSourceConfig};
+use farshore_provider_qemu::{GuestAgentConfig, QemuCapture, QemuSource, QemuSourceConfig};
 use farshore_provider_raw::{RawCapture, RawSource, RawSourceConfig};
 
 use crate::assignment::SourcePlace;
@@ -27,13 +27,18 @@ pub(crate) enum AnyCapture {
 
 impl AnySource {
     /// The source at `place`, which may keep what it needs in `directory`.
-    pub(crate) fn at(place: &SourcePlace, machine: &MachineSpecification, directory: &Path) -> Self {
+    pub(crate) fn at(
+        place: &SourcePlace,
+        machine: &MachineSpecification,
+        directory: &Path,
+        guest_agent: Option<GuestAgentConfig>,
+    ) -> Self {
         match place {
             SourcePlace::Monitor(monitor) => Self::Qemu(QemuSource::new(QemuSourceConfig {
                 machine: machine.clone(),
                 monitor: monitor.clone(),
                 scratch_directory: directory.to_owned(),
-                guest_agent: None,
+                guest_agent,
             })),
             SourcePlace::Disks(disks) => Self::Raw(RawSource::new(RawSourceConfig {
                 vm: machine.vm.clone(),

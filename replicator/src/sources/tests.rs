@@ -13,6 +13,7 @@ const FASTER: SourcePolicy = SourcePolicy {
     bandwidth: Some(ByteCount(1 << 20)),
     audit_rate: ByteCount(0),
     guest_cost_limit_percent: 0,
+    app_consistency: None,
 };
 
 fn assigned(standing: Standing) -> TempDir {
@@ -35,6 +36,8 @@ fn assigned(standing: Standing) -> TempDir {
         bandwidth: None,
         audit_rate: ByteCount(0),
         guest_cost_limit_percent: 0,
+        app_consistency: None,
+        guest_agent: None,
         volumes: Vec::new(),
     };
     let files = assignment::open(directory.path()).unwrap();
@@ -45,9 +48,14 @@ fn assigned(standing: Standing) -> TempDir {
 async fn open(directory: &TempDir) -> Sources {
     let scratch = directory.path().join("scratch");
     let metrics = Metrics::new().unwrap();
-    Sources::open(directory.path(), scratch, Plaintext::LoopbackOnly, metrics)
-        .await
-        .unwrap()
+    Sources::open(
+        directory.path(),
+        (scratch, PathBuf::from("farshore")),
+        Plaintext::LoopbackOnly,
+        metrics,
+    )
+    .await
+    .unwrap()
 }
 
 async fn only(sources: &Sources) -> (Assignment, SourceState) {
@@ -85,7 +93,7 @@ async fn a_source_that_was_fenced_stays_so_by_another_policy() {
     sources.end(seat).await.unwrap();
     seat.state.send_modify(|state| state.phase = SourcePhase::Fenced);
     let stop = CancellationToken::new();
-    let source = sources.source(&seat.assignment.machine, &seat.assignment.place);
+    let source = sources.source_of(&seat.assignment);
     let task = tokio::spawn(async move { source });
     seat.running = Some(Running { stop, task });
     drop(seats);

@@ -7,6 +7,7 @@ use farshore_blocks::ByteCount;
 use serde::Serialize;
 
 use super::{
+    app_consistency::AppConsistency,
     cursor::Cursor,
     duration::{self, format_duration},
     fast_mode::FastMode,
@@ -27,12 +28,13 @@ const LEAST_BANDWIDTH: ByteCount = ByteCount(64 << 10);
 /// A terabyte is compared in three days.
 const DEFAULT_AUDIT_RATE: ByteCount = ByteCount(4 << 20);
 const LEAST_AUDIT_RATE: ByteCount = ByteCount(64 << 10);
-const FIELDS: [&str; 6] = [
+const FIELDS: [&str; 7] = [
     "interval",
     "rpoTarget",
     "bandwidthLimit",
     "auditRate",
     "fastMode",
+    "appConsistent",
     "retention",
 ];
 
@@ -55,6 +57,8 @@ pub struct ReplicationPolicy {
     audit_rate: ByteCount,
     #[serde(skip_serializing_if = "Option::is_none")]
     fast_mode: Option<FastMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_consistent: Option<AppConsistency>,
     retention: Retention,
 }
 
@@ -95,6 +99,12 @@ impl ReplicationPolicy {
         self.fast_mode
     }
 
+    /// Without it all points are crash-consistent.
+    #[must_use]
+    pub fn app_consistent(&self) -> Option<AppConsistency> {
+        self.app_consistent
+    }
+
     /// Which recovery points are kept.
     #[must_use]
     pub fn retention(&self) -> &Retention {
@@ -104,6 +114,7 @@ impl ReplicationPolicy {
     pub(super) fn read(name: Option<Name>, spec: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
         let fields = Fields::open(spec, &FIELDS, problems)?;
         let fast_mode = fields.optional("fastMode", problems, FastMode::read);
+        let app_consistent = fields.optional("appConsistent", problems, AppConsistency::read);
         let interval = fields.required("interval", problems, |interval, problems| {
             let read = read_between(interval, SHORTEST_INTERVAL, LONGEST_INTERVAL, problems)?;
             if read < SHORTEST_ORDINARY_INTERVAL && fast_mode == Some(None) {
@@ -156,6 +167,7 @@ impl ReplicationPolicy {
             bandwidth_limit: bandwidth_limit?,
             audit_rate: audit_rate?.unwrap_or(DEFAULT_AUDIT_RATE),
             fast_mode: fast_mode?,
+            app_consistent: app_consistent?,
             retention: retention?.unwrap_or_default(),
         })
     }

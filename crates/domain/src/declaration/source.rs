@@ -19,6 +19,9 @@ pub struct Source {
     /// What of it the site's replicator uses.
     #[serde(flatten)]
     pub place: SourcePlace,
+    /// The socket of its guest agent's channel, on the host of the site's replicator; application-consistent points need it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_agent: Option<MonitorPath>,
 }
 
 /// What a replicator captures.
@@ -61,12 +64,13 @@ impl Source {
         machine: Option<&Machine>,
         problems: &mut Problems,
     ) -> Option<Self> {
-        let fields = Fields::open(source, &["site", "monitor", "disks"], problems)?;
+        let fields = Fields::open(source, &["site", "monitor", "disks", "guestAgent"], problems)?;
         let site = fields.required("site", problems, Cursor::parsed);
         let disks = fields.optional("disks", problems, |disks, problems| {
             read_disks(disks, machine?, problems)
         });
         let monitor = fields.optional("monitor", problems, Cursor::parsed);
+        let guest_agent = fields.optional("guestAgent", problems, Cursor::parsed);
         let place = match (monitor?, disks?) {
             (Some(monitor), None) => SourcePlace::Monitor(monitor),
             (None, Some(disks)) => SourcePlace::Disks(disks),
@@ -81,7 +85,15 @@ impl Source {
                 return source.refuse(message, problems);
             }
         };
-        Some(Self { site: site?, place })
+        let guest_agent = guest_agent?;
+        if guest_agent.is_some() && matches!(place, SourcePlace::Disks(_)) {
+            return source.refuse("has a `guestAgent`, but no guest runs on `disks`", problems);
+        }
+        Some(Self {
+            site: site?,
+            place,
+            guest_agent,
+        })
     }
 }
 

@@ -71,7 +71,7 @@ fn a_stored_declaration_is_checked_like_any_other() {
     let error = serde_json::from_str::<Declaration>(json).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "spec.more: unknown field; known: `interval`, `rpoTarget`, `bandwidthLimit`, `auditRate`, `fastMode`, `retention`; \
+        "spec.more: unknown field; known: `interval`, `rpoTarget`, `bandwidthLimit`, `auditRate`, `fastMode`, `appConsistent`, `retention`; \
          spec.rpoTarget: `5s` is shorter than the interval, `10s`: it could never be met"
     );
 }

@@ -26,6 +26,7 @@ fn seen<'a>(protection: &'a Protection, failover: &'a Failover) -> Observation<'
         damage: None,
         audit: None,
         last_cycle: None,
+        app_consistency_missed: "",
     }
 }
 

@@ -182,6 +182,7 @@ impl Engine {
             target_endpoint,
             policy: Some(machine::policy_to_wire(&policy)),
             volumes: machine::volumes_to_wire(&vm.volumes),
+            guest_agent: machine::guest_agent(declared),
         });
         let site = declared.source().site.as_str();
         let outcome = self.command(place, "install-source", site, body, SHORT).await?;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use farshore_blocks::{ByteCount, Sequence, clock::WallTime};
 use farshore_proto::v1::{self, source_message::Body};
-use farshore_provider::{Capture, CaptureKind, CapturedVolume, Outcome, Source};
+use farshore_provider::{Capture, CaptureKind, CapturedVolume, Consistency, Outcome, Source};
 use farshore_transfer::PointHead;
 use tokio::time::Instant;
 
@@ -40,7 +40,9 @@ impl<S: Source> Engine<S> {
             let asked_at = WallTime::now();
             let backlog = self.source.backlog().await?;
             self.show(|state| state.backlog = backlog);
-            if backlog > ByteCount(0) || self.audit.has_repairs() {
+            // What the guest's applications still hold in memory is no backlog.
+            let application = self.application_points.are_due(began);
+            if backlog > ByteCount(0) || self.audit.has_repairs() || application {
                 self.cycle(lane).await?;
             } else {
                 still_valid(lane, asked_at).await?;
@@ -64,6 +66,12 @@ impl<S: Source> Engine<S> {
     async fn cycle(&mut self, lane: &mut Lane) -> Result<(), SessionError> {
         let began = Instant::now();
         let next = self.newest().next();
+        if self.application_points.are_due(began) {
+            let capture = self.source.begin_application_consistent(next).await?;
+            let missed = self.application_points.tried(began, &capture.consistency());
+            self.show(|state| state.app_consistency_missed = missed.unwrap_or_default());
+            return self.deliver(lane, capture, began).await;
+        }
         // What is to be sent again may lie in what did not change.
         let whole = self.audit.has_repairs() || self.audit.is_due(Occasion::WithCycle);
         let kind = if whole {
@@ -144,6 +152,10 @@ impl<S: Source> Engine<S> {
         let point = delivery
             .seal(SealFacts {
                 captured_at: capture.captured_at(),
+                kind: match capture.consistency() {
+                    Consistency::Application => v1::PointKind::AppConsistent,
+                    Consistency::Crash { .. } => v1::PointKind::CrashConsistent,
+                },
                 machine,
             })
             .await?;

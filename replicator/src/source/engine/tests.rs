@@ -119,6 +119,8 @@ fn assignment(endpoint: &str, epoch: Epoch) -> Assignment {
         bandwidth: None,
         audit_rate: ByteCount(0),
         guest_cost_limit_percent: 0,
+        app_consistency: None,
+        guest_agent: None,
         volumes: vec![volume("root"), volume("data")],
     }
 }
@@ -139,6 +141,7 @@ impl Running {
             metrics: Metrics::new().unwrap(),
             stop: stop.clone(),
             audit: Audit::new(assignment.audit_rate),
+            application_points: ApplicationPoints::new(assignment.app_consistency),
             assignment,
             replica: None,
             scan_acknowledged: None,

@@ -1,9 +1,13 @@
 //! Guests of a lab, started as an operator would start them.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use farshore_guest::{
-    image::{GuestImage, ImageRequest, WorkloadExecutable},
+    image::{GuestAgent, GuestImage, ImageRequest, WorkloadExecutable},
     machine::{Network, SourceVm, SourceVmRequest, Tap},
     network::Ipv4Network,
     probe::{Exchange, exchange},
@@ -28,6 +32,8 @@ pub struct GuestOrder {
     pub ballast_bytes: u64,
     /// Records a second.
     pub records_per_second: u32,
+    /// Whether it has QEMU's agent.
+    pub agent: GuestAgent,
 }
 
 impl GuestOrder {
@@ -39,7 +45,15 @@ impl GuestOrder {
             number,
             ballast_bytes: 0,
             records_per_second: 200,
+            agent: GuestAgent::Absent,
         }
+    }
+
+    /// The socket of its agent's channel, if it has an agent and its disks are in `directory`.
+    #[must_use]
+    pub fn agent_channel(&self, directory: &Path) -> Option<PathBuf> {
+        let channel = directory.join(format!("{}.agent", self.name));
+        (self.agent == GuestAgent::Installed).then_some(channel)
     }
 
     /// The address in the production network.
@@ -74,6 +88,7 @@ impl GuestOrder {
         image.data_bytes = image.data_bytes.max(256 * 1024 * 1024 + self.ballast_bytes * 2);
         image.root_bytes = 512 * 1024 * 1024;
         image.records_per_second = self.records_per_second;
+        image.agent = self.agent;
         let disks = GuestImage::build(&image).unwrap();
         let mut request = SourceVmRequest::small(directory, &self.name, &disks);
         request.network = Network::Tap(Tap {
@@ -82,6 +97,11 @@ impl GuestOrder {
             namespace: Some(namespace.to_owned()),
             mac_address: self.mac(),
         });
+        if let Some(channel) = self.agent_channel(directory) {
+            let socket = format!("socket,id=agent,path={},server=on,wait=off", channel.display());
+            let port = "virtserialport,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0";
+            request.extra_arguments = ["-chardev", &socket, "-device", port].map(str::to_owned).to_vec();
+        }
         let vm = SourceVm::start(request).unwrap();
         let verdict = vm.wait_for_boot(BOOT).unwrap();
         assert!(verdict.is_clean(), "{verdict:?}");

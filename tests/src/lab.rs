@@ -242,7 +242,11 @@ impl Lab {
     pub fn vm_document(&self, name: &str) -> String {
         let (order, vm) = self.guest(name);
         let monitor = vm.request().monitors[0].display().to_string();
-        vm_document(name, &monitor, &order.mac())
+        let source = match order.agent_channel(&self.vms()) {
+            Some(channel) => format!("{monitor}, guestAgent: {}", channel.display()),
+            None => monitor,
+        };
+        vm_document(name, &source, &order.mac())
     }
 
     /// The orchestrator's API.
@@ -406,12 +410,12 @@ fn mount(arguments: &[&str]) {
     );
 }
 
-/// The declaration of a VM with the guests' two disks.
+/// The declaration of a VM with the guests' two disks; `source` is the path of its monitor, and what YAML says of its source besides.
 #[must_use]
-pub fn vm_document(name: &str, monitor: &str, mac: &str) -> String {
+pub fn vm_document(name: &str, source: &str, mac: &str) -> String {
     format!(
         "apiVersion: farshore/v1\nkind: ProtectedVm\nmetadata: {{name: {name}}}\nspec:\n  policy: gold\n  \
-         source: {{site: east, monitor: {monitor}}}\n  target: {{site: west, network: production}}\n  machine:\n    \
+         source: {{site: east, monitor: {source}}}\n  target: {{site: west, network: production}}\n  machine:\n    \
          processors: 1\n    memory: 256MiB\n    firmware: bios\n    machineType: pc\n    disks:\n    \
          - {{name: root, device: vdroot}}\n    - {{name: data, device: vddata}}\n    nics:\n    - {{mac: \"{mac}\"}}\n"
     )

@@ -31,7 +31,7 @@ pub(crate) enum FailoverVerb {
 pub(crate) struct StartArguments {
     /// The protected VM
     vm: String,
-    /// `latest`, a point's sequence, or an RFC 3339 time
+    /// `latest`, `latest-app-consistent`, a point's sequence, or an RFC 3339 time
     #[arg(long, default_value = "latest", value_name = "POINT")]
     point: String,
     /// Stay until it runs

@@ -32,6 +32,12 @@ impl WallTime {
         Duration::from_nanos(self.0).as_secs_f64()
     }
 
+    /// The whole millisecond that it lies in, which is what [`Self::to_rfc3339`] shows of it.
+    #[must_use]
+    pub fn whole_milliseconds(self) -> Self {
+        Self(self.0 - self.0 % 1_000_000)
+    }
+
     /// As RFC 3339 in UTC, to the millisecond.
     #[must_use]
     pub fn to_rfc3339(self) -> String {
@@ -52,6 +58,13 @@ mod tests {
             WallTime(1_700_000_000_123_000_000).to_rfc3339(),
             "2023-11-14T22:13:20.123Z"
         );
+    }
+
+    #[test]
+    fn what_is_shown_of_a_whole_millisecond_is_all_of_it() {
+        let time = WallTime(1_700_000_000_123_999_999);
+        assert_eq!(time.whole_milliseconds(), WallTime(1_700_000_000_123_000_000));
+        assert_eq!(time.to_rfc3339(), time.whole_milliseconds().to_rfc3339());
     }
 
     #[test]

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum PointChoice {
     /// The newest.
     Latest,
+    /// The newest that is consistent for the guest's applications.
+    LatestAppConsistent,
     /// This one.
     Sequence(Sequence),
     /// The newest that was captured not after this time.
@@ -23,6 +25,17 @@ pub struct Candidate {
     pub sequence: Sequence,
     /// The source's clock when it was taken.
     pub captured_at: WallTime,
+    /// What it is consistent with.
+    pub consistency: Consistency,
+}
+
+/// What a recovery point is consistent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// As after a power cut.
+    Crash,
+    /// The guest's applications knew of it.
+    Application,
 }
 
 /// There is no such point.
@@ -55,6 +68,11 @@ impl PointChoice {
         };
         let found = match self {
             Self::Latest => Some(newest),
+            Self::LatestAppConsistent => points
+                .iter()
+                .filter(|point| point.consistency == Consistency::Application)
+                .map(|point| point.sequence)
+                .max(),
             Self::Sequence(wanted) => sequences().find(|sequence| *sequence == wanted),
             Self::NotAfter(limit) => points
                 .iter()
@@ -74,6 +92,7 @@ impl fmt::Display for PointChoice {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Latest => out.write_str("latest"),
+            Self::LatestAppConsistent => out.write_str("that is app-consistent"),
             Self::Sequence(sequence) => write!(out, "{sequence}"),
             Self::NotAfter(time) => write!(out, "not after {}", time.to_rfc3339()),
         }
@@ -85,12 +104,30 @@ mod tests {
     use super::*;
 
     fn points() -> Vec<Candidate> {
-        [(3, 30), (4, 45), (5, 40)]
-            .map(|(sequence, captured)| Candidate {
-                sequence: Sequence(sequence),
-                captured_at: WallTime(captured),
-            })
-            .to_vec()
+        let (crash, application) = (Consistency::Crash, Consistency::Application);
+        [
+            (2, 20, application),
+            (3, 30, application),
+            (4, 45, crash),
+            (5, 40, crash),
+        ]
+        .map(|(sequence, captured, consistency)| Candidate {
+            sequence: Sequence(sequence),
+            captured_at: WallTime(captured),
+            consistency,
+        })
+        .to_vec()
+    }
+
+    #[test]
+    fn the_newest_application_consistent_point_is_found_behind_newer_ones() {
+        let choice = PointChoice::LatestAppConsistent;
+        assert_eq!(choice.choose(&points()).unwrap(), Sequence(3));
+        let refused = choice.choose(&points()[2..]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "there is no recovery point that is app-consistent; the vault has 4 to 5"
+        );
     }
 
     #[test]
@@ -111,9 +148,9 @@ mod tests {
         let refused = PointChoice::Sequence(Sequence(9)).choose(&points()).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "there is no recovery point 9; the vault has 3 to 5"
+            "there is no recovery point 9; the vault has 2 to 5"
         );
-        assert!(PointChoice::NotAfter(WallTime(29)).choose(&points()).is_err());
+        assert!(PointChoice::NotAfter(WallTime(19)).choose(&points()).is_err());
         assert_eq!(PointChoice::Latest.choose(&[]), Err(NoSuchPoint::NoneYet));
     }
 }

@@ -100,6 +100,9 @@ pub(super) fn parse_choice(point: &str) -> Result<PointChoice, Refusal> {
     if point.is_empty() || point == "latest" {
         return Ok(PointChoice::Latest);
     }
+    if point == "latest-app-consistent" {
+        return Ok(PointChoice::LatestAppConsistent);
+    }
     if let Ok(sequence) = point.parse() {
         return Ok(PointChoice::Sequence(Sequence(sequence)));
     }
@@ -110,7 +113,8 @@ pub(super) fn parse_choice(point: &str) -> Result<PointChoice, Refusal> {
         .ok_or_else(|| Refusal::InvalidField {
             field: "point",
             message: format!(
-                "`{point}` is no point: `latest`, a sequence like 42, or a time like 2026-11-23T22:00:00Z is accepted"
+                "`{point}` is no point: `latest`, `latest-app-consistent`, a sequence like 42, or a time like \
+                 2026-11-23T22:00:00Z is accepted"
             ),
         })
 }

@@ -15,7 +15,7 @@ use farshore_blocks::{ChainId, Epoch, HolderNonce, Sequence, clock::WallTime};
 use farshore_domain::{
     declaration::ProtectedVm,
     job::{Job, JobKind, StepKind, Undo},
-    point_choice::{Candidate, PointChoice},
+    point_choice::{Candidate, Consistency, PointChoice},
 };
 use farshore_proto::v1::{self, command, command_result::Outcome};
 
@@ -254,6 +254,10 @@ pub(crate) fn choose(choice: PointChoice, points: &[v1::RecoveryPoint]) -> Resul
                 .as_ref()
                 .and_then(fleet::wall_time)
                 .unwrap_or(WallTime(u64::MAX)),
+            consistency: match point.kind() {
+                v1::PointKind::AppConsistent => Consistency::Application,
+                v1::PointKind::CrashConsistent | v1::PointKind::Unspecified => Consistency::Crash,
+            },
         })
         .collect();
     choice.choose(&candidates).map_err(|none| none.to_string())

@@ -151,7 +151,8 @@ impl<S: Source> Engine<S> {
         let sealing = Instant::now();
         let point = delivery
             .seal(SealFacts {
-                captured_at: capture.captured_at(),
+                // Whoever gives back the time that is shown of a point must get that point. Earlier is never better than the truth.
+                captured_at: capture.captured_at().whole_milliseconds(),
                 kind: match capture.consistency() {
                     Consistency::Application => v1::PointKind::AppConsistent,
                     Consistency::Crash { .. } => v1::PointKind::CrashConsistent,

@@ -91,7 +91,10 @@ look() {
     # Peers to test and to compare with.
     need libnbd-bin has_command nbdcopy
     need nbdkit has_command nbdkit
-    [ "$purpose" = test ] || return 0
+    if [ "$purpose" = bench ]; then
+        need rsync has_command rsync
+        return 0
+    fi
     need prometheus has_command promtool
     # Put into a guest of the tests.
     need qemu-guest-agent has_command qemu-ga

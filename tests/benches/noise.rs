@@ -24,6 +24,7 @@ impl Noise {
     }
 
     /// Bytes that do not compress.
+    #[allow(dead_code, reason = "what one bench does not need, another does")]
     pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         let (words, _) = bytes.as_chunks_mut::<8>();

@@ -11,6 +11,7 @@ use anyhow::Context;
 use farshore_tests::eventually;
 
 const READY: Duration = Duration::from_secs(30);
+const CLOCK_TICKS_PER_SECOND: f64 = 100.0;
 
 /// A running process.
 pub(crate) struct Process {
@@ -71,4 +72,25 @@ pub(crate) fn peak_resident_bytes(pid: u32) -> anyhow::Result<u64> {
         .and_then(|number| number.trim().parse().ok())
         .with_context(|| format!("process {pid} does not show its peak"))?;
     Ok(kibibytes * 1024)
+}
+
+/// Of this process and of those that it has waited for, in all modes.
+#[allow(dead_code, reason = "what one bench does not need, another does")]
+pub(crate) fn processor_seconds() -> anyhow::Result<f64> {
+    ticks("self", 4)
+}
+
+/// Of a process that runs.
+#[allow(dead_code, reason = "what one bench does not need, another does")]
+pub(crate) fn processor_seconds_of(pid: u32) -> anyhow::Result<f64> {
+    ticks(&pid.to_string(), 2)
+}
+
+/// The first of the four: user, system, and both of the children.
+fn ticks(process: &str, count: usize) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, behind_name) = stat.rsplit_once(')').context("a process without a name")?;
+    let fields = behind_name.split_whitespace().skip(11).take(count);
+    let ticks: Vec<f64> = fields.map(str::parse).collect::<Result<_, _>>()?;
+    Ok(ticks.iter().sum::<f64>() / CLOCK_TICKS_PER_SECOND)
 }

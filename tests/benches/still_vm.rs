@@ -20,7 +20,8 @@ pub(crate) const MEMORY_MIB: u64 = 64;
 pub(crate) struct StillVm {
     pub(crate) name: String,
     pub(crate) monitor: PathBuf,
-    _process: Process,
+    #[allow(dead_code, reason = "it ends with the value")]
+    process: Process,
 }
 
 /// What is on a disk.
@@ -87,8 +88,14 @@ impl StillVm {
         Ok(Self {
             name: name.to_owned(),
             monitor,
-            _process: process,
+            process,
         })
+    }
+
+    /// The number of its process.
+    #[allow(dead_code, reason = "what one bench does not need, another does")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// The machine, as it is declared.

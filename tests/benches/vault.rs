@@ -12,6 +12,7 @@
 
 mod chain;
 mod comparison;
+mod disk_usage;
 mod figures;
 mod nbd_peers;
 mod noise;

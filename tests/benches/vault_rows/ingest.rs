@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 use farshore_blocks::Frame;
 
@@ -15,13 +15,13 @@ use crate::{
     chain::{Chain, Change},
     comparison::{Aim, Pair, Row, in_turns},
     noise::Noise,
+    process::processor_seconds,
 };
 
 const BYTES: u64 = 2 << 30;
 const ROUNDS: usize = 5;
 /// As the replicator does: 8 MiB.
 const MESSAGES_PER_SYNC: u64 = 8;
-const CLOCK_TICKS_PER_SECOND: f64 = 100.0;
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
 /// What one run took.
@@ -124,13 +124,4 @@ fn timed(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Run> {
         wall,
         processor_seconds: processor_seconds()? - before,
     })
-}
-
-/// Of this process and of those that it has waited for.
-fn processor_seconds() -> anyhow::Result<f64> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let (_, behind_name) = stat.rsplit_once(')').context("/proc/self/stat has no name")?;
-    let fields = behind_name.split_whitespace().skip(11).take(4);
-    let ticks: Vec<f64> = fields.map(str::parse).collect::<Result<_, _>>()?;
-    Ok(ticks.iter().sum::<f64>() / CLOCK_TICKS_PER_SECOND)
 }

@@ -1,13 +1,13 @@
 //! How much the vault's directory grows by what changed, and by a cycle in which next to nothing did.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
-use anyhow::{Context, ensure};
 use bytes::Bytes;
 
 use crate::{
     chain::{Chain, Change},
     comparison::{Aim, Row},
+    disk_usage::apparent_bytes,
     figures::Samples,
     noise::Noise,
 };
@@ -59,16 +59,4 @@ pub(crate) fn rows(directory: &Path) -> anyhow::Result<Vec<Row>> {
         Row::alone("stored for a point of nothing", "B", FIXED, nothing),
         Row::alone("stored for a point of one 4 KiB block", "B", FIXED, block),
     ])
-}
-
-/// The lengths of all files and directories together, by `du`.
-fn apparent_bytes(place: &Path) -> anyhow::Result<u64> {
-    let told = Command::new("du")
-        .args(["--summarize", "--apparent-size", "--block-size=1"])
-        .arg(place)
-        .output()?;
-    ensure!(told.status.success(), "du: {}", told.status);
-    let text = String::from_utf8(told.stdout)?;
-    let bytes = text.split_whitespace().next().context("du says nothing")?;
-    Ok(bytes.parse()?)
 }

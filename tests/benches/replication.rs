@@ -1,0 +1,65 @@
+//! What replication costs and carries beside plain tools and beside no protection: initial sync, cycles, the line, the guest.
+//!
+//! `cargo bench --bench replication -- sync guest` measures only these; without names, everything is measured.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    reason = "a bench prints its table; its figures are for people"
+)]
+
+mod comparison;
+mod conductor;
+mod disk_usage;
+mod figures;
+mod noise;
+mod process;
+mod replication_rows;
+mod still_vm;
+mod two_sites;
+
+use std::{env, fs, path::Path};
+
+use anyhow::{Context, ensure};
+
+use comparison::Row;
+use replication_rows::{guest, large, line, rpo, scattered, sync};
+
+type Rows = fn(&Path) -> anyhow::Result<Vec<Row>>;
+
+/// The measurements, each in a directory of its own.
+const MEASUREMENTS: [(&str, Rows); 6] = [
+    ("sync", sync::rows),
+    ("large", large::rows),
+    ("scattered", scattered::rows),
+    ("guest", guest::rows),
+    ("rpo", rpo::rows),
+    ("line", line::rows),
+];
+
+fn main() -> anyhow::Result<()> {
+    // Cargo says `--bench`.
+    let names: Vec<String> = env::args()
+        .skip(1)
+        .filter(|name| !name.starts_with("--"))
+        .collect();
+    for name in &names {
+        let known = MEASUREMENTS.iter().any(|(known, _)| known == name);
+        ensure!(known, "there is no measurement `{name}`");
+    }
+    let directory = tempfile::Builder::new().prefix("fsb").tempdir()?;
+    for (name, measurement) in MEASUREMENTS {
+        if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        let place = directory.path().join(name);
+        fs::create_dir(&place)?;
+        let rows = measurement(&place).context(name)?;
+        fs::remove_dir_all(&place)?;
+        let note = "Ratios are medians of the pairs' ratios, ours to the other's.";
+        comparison::print(&format!("replication: {name}"), directory.path(), &rows, &[note]);
+    }
+    Ok(())
+}

@@ -1,5 +1,9 @@
 //! The frame: the unit in which changed bytes travel and rest, and the unit of checksum and compression.
 
+mod coding;
+
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 
 use crate::{ByteCount, ByteOffset, Digest, Extent, VolumeIndex};
@@ -83,7 +87,7 @@ pub enum FrameError {
 }
 
 /// Changed bytes of one volume, checked when made: its payload fits its length and its checksum is right.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Frame {
     volume: VolumeIndex,
     extent: Extent,
@@ -91,7 +95,18 @@ pub struct Frame {
     encoding: Encoding,
     payload: Bytes,
     raw: Bytes,
+    /// Made when it is first asked for, and then kept.
+    raw_digest: OnceLock<Digest>,
 }
+
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        let words = |frame: &Self| (frame.volume, frame.extent, frame.crc32, frame.encoding);
+        words(self) == words(other) && self.payload == other.payload && self.raw == other.raw
+    }
+}
+
+impl Eq for Frame {}
 
 impl Frame {
     /// A frame of these raw bytes; bytes that are all zero are elided.
@@ -111,6 +126,7 @@ impl Frame {
             encoding: Encoding::Raw,
             payload: raw.clone(),
             raw,
+            raw_digest: OnceLock::new(),
         })
     }
 
@@ -129,6 +145,7 @@ impl Frame {
             encoding: Encoding::Zero,
             payload: Bytes::new(),
             raw,
+            raw_digest: OnceLock::new(),
         })
     }
 
@@ -143,13 +160,13 @@ impl Frame {
             .len()
             .saturating_sub(self.raw.len() / 16)
             .saturating_sub(1);
-        match zstd::bulk::compress(&self.raw, level) {
-            Ok(payload) if payload.len() <= limit => Self {
+        match coding::compressed(&self.raw, level, limit) {
+            Some(payload) => Self {
                 encoding: Encoding::Zstd,
-                payload: payload.into(),
+                payload,
                 ..self
             },
-            Ok(_) | Err(_) => self,
+            None => self,
         }
     }
 
@@ -176,7 +193,10 @@ impl Frame {
         let raw = match encoding {
             Encoding::Raw if payload.len() == expected => payload.clone(),
             Encoding::Zero if payload.is_empty() => zeroes(expected),
-            Encoding::Zstd if payload.len() < expected => decompressed(&payload, offset, expected)?,
+            Encoding::Zstd if payload.len() < expected => {
+                let raw = coding::decompressed(&payload, expected);
+                raw.ok_or(FrameError::Compression { offset, expected })?
+            }
             Encoding::Raw | Encoding::Zero | Encoding::Zstd => return Err(refused),
         };
         let actual = crc32fast::hash(&raw);
@@ -194,6 +214,7 @@ impl Frame {
             encoding,
             payload,
             raw,
+            raw_digest: OnceLock::new(),
         })
     }
 
@@ -233,10 +254,21 @@ impl Frame {
         &self.raw
     }
 
-    /// The BLAKE3 digest of the raw bytes.
+    /// The BLAKE3 digest of the raw bytes. It is computed when it is first asked for, so that whoever has a processor to
+    /// spare can ask before it is needed.
     #[must_use]
     pub fn raw_digest(&self) -> Digest {
-        Digest::of(&self.raw)
+        *self.raw_digest.get_or_init(|| Digest::of(&self.raw))
+    }
+
+    /// How many bytes of memory it holds on to.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match self.encoding {
+            Encoding::Raw => self.raw.len(),
+            Encoding::Zero => 0,
+            Encoding::Zstd => self.raw.len().saturating_add(self.payload.len()),
+        }
     }
 
     /// How many raw bytes it stands for.
@@ -262,13 +294,6 @@ fn checked_extent(offset: ByteOffset, length: usize) -> Result<Extent, FrameErro
 
 fn zeroes(length: usize) -> Bytes {
     Bytes::from_static(ZEROES.get(..length).unwrap_or(&ZEROES))
-}
-
-fn decompressed(payload: &[u8], offset: ByteOffset, expected: usize) -> Result<Bytes, FrameError> {
-    match zstd::bulk::decompress(payload, expected) {
-        Ok(raw) if raw.len() == expected => Ok(raw.into()),
-        Ok(_) | Err(_) => Err(FrameError::Compression { offset, expected }),
-    }
 }
 
 fn is_zero(raw: &[u8]) -> bool {
@@ -321,6 +346,33 @@ mod tests {
         let dense: Vec<u8> = (0..128u8).flat_map(|at| *Digest::of(&[at]).as_bytes()).collect();
         let dense = Frame::from_raw(VolumeIndex(0), ByteOffset(0), dense.into()).unwrap();
         assert!(dense.clone().compressed(-5) == dense);
+    }
+
+    #[test]
+    fn a_thread_that_went_from_level_to_level_and_failed_in_between_still_compresses_rightly() {
+        let text: Bytes = b"a point is what the disks were "
+            .repeat(2000)
+            .split_off(7)
+            .into();
+        let mut state = 7u64;
+        let noise: Bytes = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_le_bytes()[7]
+        })
+        .take(60_000)
+        .collect();
+        for level in [1, -5, 6, 3, 6, -5] {
+            for raw in [&noise, &text] {
+                let frame = Frame::from_raw(VolumeIndex(0), ByteOffset(4096), raw.clone()).unwrap();
+                let packed = frame.clone().compressed(level);
+                let pays = raw == &text;
+                assert_eq!(packed.encoding() == Encoding::Zstd, pays);
+                assert_eq!(packed.held_bytes() > frame.held_bytes(), pays);
+                let length = u32::try_from(raw.len()).unwrap();
+                let received = parts(length, packed.crc32(), packed.encoding(), packed.payload()).unwrap();
+                assert_eq!(received, packed);
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@ mod report;
 
 use std::{sync::Arc, time::Duration};
 
-use backon::BackoffBuilder;
 use farshore_blocks::clock::WallTime;
 use farshore_proto::v1::{self, fleet_client::FleetClient, orchestrator_message, replicator_message::Body};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
@@ -14,7 +13,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Endpoint;
 
-use crate::{convert, recovery::Recovery, source::chain, sources::Sources, target::Targets, wire};
+use crate::{
+    convert, pauses::Pauses, recovery::Recovery, source::chain, sources::Sources, target::Targets, wire,
+};
 
 /// How many messages may wait for the orchestrator's socket; reports are replaced by the next, results are few.
 const OUTGOING_MESSAGES: usize = 64;
@@ -53,7 +54,7 @@ pub(crate) async fn stay_attached(member: Member, stop: CancellationToken) {
     let member = Arc::new(member);
     let work = TaskTracker::new();
     let under_way = commands::UnderWay::default();
-    let mut pauses = pauses();
+    let mut pauses = Pauses::between(SHORTEST_PAUSE, LONGEST_PAUSE);
     loop {
         let attached_at = WallTime::now();
         let attachment = attach(&member, &work, &under_way);
@@ -63,9 +64,9 @@ pub(crate) async fn stay_attached(member: Member, stop: CancellationToken) {
         };
         tracing::warn!(error = chain(&error), "not attached to the orchestrator");
         if WallTime::now().since(attached_at) > LONGEST_PAUSE {
-            pauses = self::pauses();
+            pauses.start_over();
         }
-        let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+        let pause = pauses.next();
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
@@ -73,14 +74,6 @@ pub(crate) async fn stay_attached(member: Member, stop: CancellationToken) {
     }
     work.close();
     work.wait().await;
-}
-
-fn pauses() -> backon::ExponentialBackoff {
-    backon::ExponentialBuilder::default()
-        .with_min_delay(SHORTEST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .without_max_times()
-        .build()
 }
 
 /// One stream's life; only its end is given back.

@@ -11,6 +11,7 @@ pub mod fence_request;
 mod fleet;
 mod http;
 mod metrics;
+mod pauses;
 pub mod recovery;
 mod source;
 mod sources;

@@ -87,7 +87,10 @@ impl Metrics {
             )?,
             wire_bytes: kept(
                 &registry,
-                IntCounter::new("wire_bytes_total", "Payload bytes shipped to targets.")?,
+                IntCounter::new(
+                    "wire_bytes_total",
+                    "Payload bytes sent to targets; what is sent again after a cut counts again.",
+                )?,
             )?,
             cycles: kept(
                 &registry,
@@ -141,8 +144,8 @@ impl Metrics {
         self.audit_mismatches.with_label_values(&[vm]).inc_by(blocks);
     }
 
-    /// One frame was shipped.
-    pub(crate) fn replicated(&self, vm: &str, encoding: Encoding, raw: ByteCount, payload: usize) {
+    /// One frame was shipped, for the first time.
+    pub(crate) fn replicated(&self, vm: &str, encoding: Encoding, raw: ByteCount) {
         let label = match encoding {
             Encoding::Raw => "raw",
             Encoding::Zero => "zero",
@@ -151,7 +154,11 @@ impl Metrics {
         self.replicated_bytes
             .with_label_values(&[vm, label])
             .inc_by(raw.0);
-        self.wire_bytes.inc_by(u64::try_from(payload).unwrap_or(0));
+    }
+
+    /// So much payload was given to a stream.
+    pub(crate) fn sent(&self, payload: ByteCount) {
+        self.wire_bytes.inc_by(payload.0);
     }
 
     /// A VM is no longer replicated from here: its series go.

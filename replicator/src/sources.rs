@@ -22,7 +22,7 @@ use crate::{
     chain_files::ChainFileError,
     configuration::{Plaintext, is_loopback},
     metrics::Metrics,
-    source::{ApplicationPoints, Audit, AuditFiles, Ended, Engine, SourcePhase, SourceState},
+    source::{ApplicationPoints, Audit, AuditFiles, Ended, Engine, Packers, SourcePhase, SourceState},
 };
 use any::AnySource;
 
@@ -39,6 +39,7 @@ pub(crate) struct Sources {
     scratch: PathBuf,
     plaintext: Plaintext,
     metrics: Metrics,
+    packers: Packers,
     /// One change at a time: an engine is ended before its successor begins.
     seats: Arc<Mutex<BTreeMap<ChainId, Seat>>>,
 }
@@ -99,6 +100,7 @@ impl Sources {
             scratch,
             plaintext,
             metrics,
+            packers: Packers::new(),
             seats: Arc::new(Mutex::new(BTreeMap::new())),
         };
         let mut seats = sources.seats.lock().await;
@@ -277,6 +279,7 @@ impl Sources {
             assignment: assignment.clone(),
             state: seat.state.clone(),
             metrics: self.metrics.clone(),
+            packers: self.packers.clone(),
             stop: stop.clone(),
             audit: Audit::going_on(assignment.audit_rate, &self.audits, assignment.chain),
             application_points: ApplicationPoints::new(assignment.app_consistency),

@@ -131,11 +131,11 @@ impl Outbound {
         message
     }
 
-    /// Takes note that everything through message `through` is durable.
+    /// Takes note that everything through message `through` is durable; gives how many bytes of payload became so.
     ///
     /// # Errors
     /// When that was never sent, or goes back behind what was acknowledged.
-    pub fn acknowledge(&mut self, through: u64) -> Result<(), AcknowledgementError> {
+    pub fn acknowledge(&mut self, through: u64) -> Result<ByteCount, AcknowledgementError> {
         if through > self.last_number || through < self.durable_through {
             return Err(AcknowledgementError {
                 acknowledged: through,
@@ -143,17 +143,17 @@ impl Outbound {
                 known: self.durable_through,
             });
         }
-        while self
+        let mut payload = 0_u64;
+        while let Some(message) = self
             .unacknowledged
-            .front()
-            .is_some_and(|message| message.number <= through)
+            .pop_front_if(|message| message.number <= through)
         {
-            if let Some(message) = self.unacknowledged.pop_front() {
-                self.in_flight = self.in_flight.saturating_sub(weight(&message));
-            }
+            self.in_flight = self.in_flight.saturating_sub(weight(&message));
+            let parts = message.frames.iter().map(|frame| length(frame.payload().len()));
+            payload = parts.fold(payload, u64::saturating_add);
         }
         self.durable_through = through;
-        Ok(())
+        Ok(ByteCount(payload))
     }
 
     /// After a cut: what the target does not hold of what was sent, in order.
@@ -166,14 +166,18 @@ impl Outbound {
     }
 }
 
-/// What a message counts against the window: its payloads, and something for each frame so that a flood of
-/// zero frames is bounded too.
+/// What a message counts against the window: the memory that its frames hold on to, which is more than travels of a compressed
+/// one, and something for each frame so that a flood of zero frames is bounded too.
 fn weight(message: &Message) -> u64 {
     const PER_FRAME_BYTES: u64 = 64;
     message.frames.iter().fold(PER_FRAME_BYTES, |sum, frame| {
-        let payload = u64::try_from(frame.payload().len()).unwrap_or(u64::MAX);
-        sum.saturating_add(payload).saturating_add(PER_FRAME_BYTES)
+        sum.saturating_add(length(frame.held_bytes()))
+            .saturating_add(PER_FRAME_BYTES)
     })
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

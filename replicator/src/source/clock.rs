@@ -34,6 +34,11 @@ impl ClockEstimate {
             uncertainty: Duration::from_nanos(uncertainty),
         }
     }
+
+    /// How long the exchange was on its way.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.uncertainty.saturating_mul(2)
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use backon::BackoffBuilder;
 use bytes::Bytes;
 use farshore_blocks::{BlockHash, Extent, HASHED_BLOCK, Sequence, VolumeIndex};
 use farshore_proto::v1::{self, replication_client::ReplicationClient};
@@ -16,7 +15,7 @@ use tonic::{
 };
 
 use super::link::{ANSWER_LIMIT, CONNECT_LIMIT};
-use crate::{assignment::Assignment, convert, wire};
+use crate::{assignment::Assignment, convert, pauses::Pauses, wire};
 
 /// How long a target that is away is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -152,12 +151,7 @@ impl Comparison {
 
     async fn hash(&mut self, volume: VolumeIndex, block: u64) -> Result<BlockHash, ComparisonError> {
         let deadline = Instant::now() + PATIENCE;
-        let mut pauses = backon::ExponentialBuilder::default()
-            .with_min_delay(SHORTEST_PAUSE)
-            .with_max_delay(LONGEST_PAUSE)
-            .with_jitter()
-            .without_max_times()
-            .build();
+        let mut pauses = Pauses::between(SHORTEST_PAUSE, LONGEST_PAUSE);
         loop {
             let status = match self.try_hash(volume, block).await {
                 Ok(hash) => return Ok(hash),
@@ -171,7 +165,7 @@ impl Comparison {
                     status,
                 });
             }
-            tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+            tokio::time::sleep(pauses.next()).await;
         }
     }
 

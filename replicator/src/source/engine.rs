@@ -8,7 +8,6 @@ mod scan;
 
 use std::time::Duration;
 
-use backon::BackoffBuilder;
 use farshore_blocks::{ByteCount, Sequence, VolumeIndex};
 use farshore_proto::v1::{self, source_message::Body, target_message};
 use farshore_provider::{ReplicaState, ScanState, Source, SourceError, Tracking, TrackingIdentity};
@@ -23,9 +22,11 @@ use super::{
     delivery::{DeliveryError, Lane, chain},
     link::{self, Link, LinkError, OpenCycle},
     pace::Pace,
+    packing::Packers,
     state::{SourcePhase, SourceState},
+    tuning::Tuning,
 };
-use crate::{assignment::Assignment, metrics::Metrics};
+use crate::{assignment::Assignment, metrics::Metrics, pauses::Pauses};
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -67,6 +68,7 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) source: S,
     pub(crate) state: watch::Sender<SourceState>,
     pub(crate) metrics: Metrics,
+    pub(crate) packers: Packers,
     pub(crate) stop: CancellationToken,
     pub(crate) audit: Audit,
     pub(crate) application_points: ApplicationPoints,
@@ -79,7 +81,7 @@ pub(crate) struct Engine<S: Source> {
 impl<S: Source> Engine<S> {
     /// Runs; gives the source back so that it can be detached.
     pub(crate) async fn run(mut self) -> (Ended, S) {
-        let mut pauses = pauses();
+        let mut pauses = Pauses::between(SHORTEST_PAUSE, LONGEST_PAUSE);
         loop {
             let began = Instant::now();
             let error = match self.session().await {
@@ -104,9 +106,9 @@ impl<S: Source> Engine<S> {
                 state.detail = shown;
             });
             if began.elapsed() > LONGEST_PAUSE {
-                pauses = self::pauses();
+                pauses.start_over();
             }
-            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            let pause = pauses.next();
             tokio::select! {
                 () = self.stop.cancelled() => return (Ended::Stopped, self.source),
                 () = tokio::time::sleep(pause) => {}
@@ -129,10 +131,13 @@ impl<S: Source> Engine<S> {
             () = stop.cancelled() => return Ok(()),
             link = Link::open(&self.assignment) => link?,
         };
+        let tuning = Tuning::new(link.welcome.clock.round_trip());
         let mut lane = Lane {
             assignment: self.assignment.clone(),
             link,
             pace: Pace::new(self.assignment.bandwidth),
+            packers: self.packers.clone(),
+            tuning,
             stop,
             metrics: self.metrics.clone(),
         };
@@ -207,14 +212,6 @@ fn is_fenced(error: &SessionError) -> bool {
         | SessionError::Resized { .. }
         | SessionError::Machine(_) => false,
     }
-}
-
-fn pauses() -> backon::ExponentialBackoff {
-    backon::ExponentialBuilder::default()
-        .with_min_delay(SHORTEST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .without_max_times()
-        .build()
 }
 
 #[cfg(test)]

@@ -1,57 +1,159 @@
-//! Reading a capture into frames: all of a batch, or what of it differs from what the target holds.
+//! Reading a capture and making messages of it ahead of whoever sends them: all of a worklist, or what of it differs from what
+//! the target holds. While one message is sent the next ones are read and packed.
 
 use bytes::Bytes;
-use farshore_blocks::{ByteCount, Extent, Frame, MAX_FRAME_BYTES};
+use farshore_blocks::{ByteCount, Frame};
 use farshore_provider::{Capture, SourceError, StateOfBytes};
+use farshore_transfer::Watermark;
 use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::mpsc;
 
 use super::{
     comparison::Comparison,
     delivery::DeliveryError,
-    worklist::{Batch, Piece},
+    packing::{self, Packers},
+    tuning::Tuning,
+    worklist::{Batch, Piece, Worklist},
 };
 
-/// How many reads of a capture are under way at once: enough to hide a socket's latency.
+/// How many messages are read and packed at once: enough that disks and processors work at the same time.
+const MESSAGES_UNDER_WAY: usize = 4;
+/// How many reads of one message are under way at once: enough to hide a socket's latency.
 const READS_UNDER_WAY: usize = 8;
+/// How many messages wait for the sender besides.
+pub(crate) const READY_MESSAGES: usize = 1;
+/// How many batches in which nothing differs pass before the target hears how far the scan has come: 64 MiB of data.
+const EQUAL_BATCHES_A_MARK: u32 = 64;
 
-/// Reads a batch's data into frames in the batch's order.
-pub(crate) async fn read<C: Capture>(capture: &C, batch: &Batch) -> Result<Vec<Frame>, DeliveryError> {
-    let mut pieces = Box::pin(pieces(capture, batch));
-    let mut frames = Vec::new();
-    while let Some(read) = pieces.next().await {
-        let (piece, raw) = read?;
-        match raw {
-            Some(raw) => cut((piece, piece.extent), &raw, &mut frames)?,
-            None => frames.push(Frame::zero(piece.volume, piece.extent)?),
-        }
-    }
-    Ok(frames)
+/// A message that can be sent.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) watermarks: Vec<Watermark>,
+    /// How many bytes of data of the worklist are done with it.
+    pub(crate) done: ByteCount,
 }
 
-/// Reads a batch of whole blocks into frames of those that differ from `base`.
-pub(crate) async fn read_differing<C: Capture>(
-    capture: &C,
-    batch: &Batch,
-    base: &mut Comparison,
-) -> Result<Vec<Frame>, DeliveryError> {
-    let mut pieces = Box::pin(pieces(capture, batch));
-    let mut frames = Vec::new();
-    while let Some(read) = pieces.next().await {
-        let (piece, raw) = read?;
-        match raw {
-            Some(raw) => {
-                for (extent, raw) in base.differing(piece.volume, piece.extent, &raw).await? {
-                    cut((piece, extent), &raw, &mut frames)?;
-                }
-            }
-            None => {
-                for extent in base.not_zero(piece.volume, piece.extent).await? {
-                    frames.push(Frame::zero(piece.volume, extent)?);
-                }
+impl Ready {
+    /// Whether there is nothing in it to tell the target.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.watermarks.is_empty()
+    }
+}
+
+/// What is ready, or why nothing more comes.
+pub(crate) type Readiness = Result<Ready, DeliveryError>;
+
+/// Reads a capture.
+pub(crate) struct Reading<'a, C> {
+    pub(crate) capture: &'a C,
+    pub(crate) packers: Packers,
+    pub(crate) tuning: Tuning,
+}
+
+impl<C: Capture> Reading<'_, C> {
+    /// Makes messages of all of `work`, until it is done or fails, or nobody takes them any more.
+    pub(crate) async fn all(&self, work: &mut Worklist, ready: mpsc::Sender<Readiness>) {
+        let messages = std::iter::from_fn(|| work.next_batch()).map(|batch| async move {
+            let pieces = self.read(&batch).await?;
+            Ok(Ready {
+                frames: self.packers.pack(pieces, &self.tuning).await?,
+                done: batch.data(),
+                watermarks: batch.watermarks,
+            })
+        });
+        let mut messages = std::pin::pin!(stream::iter(messages).buffered(MESSAGES_UNDER_WAY));
+        while let Some(message) = messages.next().await {
+            let failed = message.is_err();
+            if ready.send(message).await.is_err() || failed {
+                return;
             }
         }
     }
-    Ok(frames)
+
+    /// As [`Reading::all`], but of whole blocks, and only of those that differ from `base`.
+    pub(crate) async fn differing(
+        &self,
+        base: &mut Comparison,
+        work: &mut Worklist,
+        ready: mpsc::Sender<Readiness>,
+    ) {
+        if let Err(error) = self.try_differing(base, work, &ready).await {
+            // Whoever does not take it knows more of what went wrong.
+            let _ = ready.send(Err(error)).await;
+        }
+    }
+
+    async fn try_differing(
+        &self,
+        base: &mut Comparison,
+        work: &mut Worklist,
+        ready: &mpsc::Sender<Readiness>,
+    ) -> Result<(), DeliveryError> {
+        let batches = std::iter::from_fn(|| work.next_batch())
+            .map(|batch| async move { self.read(&batch).await.map(|pieces| (pieces, batch)) });
+        let mut batches = std::pin::pin!(stream::iter(batches).buffered(MESSAGES_UNDER_WAY));
+        let mut equal = 0_u32;
+        let mut marks = Vec::new();
+        while let Some(read) = batches.next().await {
+            let (pieces, batch): (_, Batch) = read?;
+            let differing = what_differs(pieces, base).await?;
+            equal = equal.saturating_add(1);
+            let done = batch.data();
+            marks = batch.watermarks;
+            let mut message = Ready {
+                frames: self.packers.pack(differing, &self.tuning).await?,
+                watermarks: Vec::new(),
+                done,
+            };
+            if !message.frames.is_empty() || equal == EQUAL_BATCHES_A_MARK {
+                message.watermarks = std::mem::take(&mut marks);
+                equal = 0;
+            }
+            if ready.send(Ok(message)).await.is_err() {
+                return Ok(());
+            }
+        }
+        let last = Ready {
+            frames: Vec::new(),
+            watermarks: marks,
+            done: ByteCount(0),
+        };
+        // As above.
+        let _ = ready.send(Ok(last)).await;
+        Ok(())
+    }
+
+    /// The batch's pieces in its order, with their bytes.
+    async fn read(&self, batch: &Batch) -> Result<Vec<packing::Piece>, DeliveryError> {
+        let mut read = std::pin::pin!(pieces(self.capture, batch));
+        let mut pieces = Vec::with_capacity(batch.pieces.len());
+        while let Some(piece) = read.next().await {
+            let (piece, raw) = piece?;
+            pieces.push((piece.volume, piece.extent, raw));
+        }
+        Ok(pieces)
+    }
+}
+
+async fn what_differs(
+    pieces: Vec<packing::Piece>,
+    base: &mut Comparison,
+) -> Result<Vec<packing::Piece>, DeliveryError> {
+    let mut differing = Vec::new();
+    for (volume, extent, raw) in pieces {
+        match raw {
+            Some(raw) => {
+                let found = base.differing(volume, extent, &raw).await?;
+                differing.extend(found.into_iter().map(|(extent, raw)| (volume, extent, Some(raw))));
+            }
+            None => {
+                let found = base.not_zero(volume, extent).await?;
+                differing.extend(found.into_iter().map(|extent| (volume, extent, None)));
+            }
+        }
+    }
+    Ok(differing)
 }
 
 /// A batch's pieces in its order, each with its bytes unless it is known to be zero; several are read at a time.
@@ -70,24 +172,4 @@ fn pieces<C: Capture>(
             }
         })
         .buffered(READS_UNDER_WAY)
-}
-
-/// Cuts `raw`, the bytes of `extent` of a piece's volume, into frames.
-fn cut((piece, extent): (Piece, Extent), raw: &Bytes, frames: &mut Vec<Frame>) -> Result<(), DeliveryError> {
-    let mut rest = raw.clone();
-    for part in extent.pieces(ByteCount(u64::from(MAX_FRAME_BYTES))) {
-        let length = usize::try_from(part.length().0).unwrap_or(usize::MAX);
-        if rest.len() < length {
-            return Err(DeliveryError::Lost(format!(
-                "a read of {extent} gave {} bytes",
-                raw.len()
-            )));
-        }
-        frames.push(Frame::from_raw(
-            piece.volume,
-            part.start(),
-            rest.split_to(length),
-        )?);
-    }
-    Ok(())
 }

@@ -33,6 +33,13 @@ pub(crate) struct Batch {
     pub(crate) watermarks: Vec<Watermark>,
 }
 
+impl Batch {
+    /// How many bytes of data it holds.
+    pub(crate) fn data(&self) -> ByteCount {
+        data_of(&self.pieces)
+    }
+}
+
 /// What a list is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -92,12 +99,7 @@ impl Worklist {
 
     /// How many bytes of data are still to be read.
     pub(crate) fn data_left(&self) -> ByteCount {
-        ByteCount(
-            self.pieces
-                .iter()
-                .map(Piece::data_bytes)
-                .fold(0, u64::saturating_add),
-        )
+        data_of(&self.pieces)
     }
 
     /// Takes the next message's worth; `None` when nothing is left.
@@ -169,6 +171,15 @@ impl Piece {
             StateOfBytes::Zero => 0,
         }
     }
+}
+
+fn data_of<'a>(pieces: impl IntoIterator<Item = &'a Piece>) -> ByteCount {
+    ByteCount(
+        pieces
+            .into_iter()
+            .map(Piece::data_bytes)
+            .fold(0, u64::saturating_add),
+    )
 }
 
 fn behind(extent: Extent, start: ByteOffset) -> Option<Extent> {

@@ -127,7 +127,7 @@ async fn converse(
         };
         // A cut stream is no refusal: the cycle waits for the next one.
         let Ok(Some(message)) = message else { break Ok(()) };
-        match check(&mut phase, message) {
+        match check(&mut phase, message).await {
             Ok(incoming) => {
                 if checked.send(incoming).await.is_err() {
                     break Ok(());
@@ -171,7 +171,7 @@ fn accept(targets: &Targets, hello: &v1::Hello, received: WallTime) -> Result<Se
 }
 
 /// Checks order and content of a message; what passes can be trusted to be well-formed.
-fn check(phase: &mut Phase, message: v1::SourceMessage) -> Result<Incoming, Refusal> {
+async fn check(phase: &mut Phase, message: v1::SourceMessage) -> Result<Incoming, Refusal> {
     let body = message.body.ok_or(Malformed::Missing("body"))?;
     *phase = admit(*phase, received(&body))?;
     match body {
@@ -180,11 +180,22 @@ fn check(phase: &mut Phase, message: v1::SourceMessage) -> Result<Incoming, Refu
             "a second hello is refused",
         )),
         source_message::Body::Begin(begin) => Ok(Incoming::begin(&begin)?),
-        source_message::Body::Changes(changes) => Ok(Incoming::changes(changes)?),
+        source_message::Body::Changes(changes) => changes_in(changes).await,
         source_message::Body::Seal(seal) => Ok(Incoming::seal(seal)?),
         source_message::Body::Abandon(abandon) => Ok(Incoming::Abandon { cycle: abandon.cycle }),
         source_message::Body::StillValid(valid) => Ok(Incoming::still_valid(&valid)?),
     }
+}
+
+/// Decompressing takes a thread of its own; to check what came as it is takes no time.
+async fn changes_in(changes: v1::Changes) -> Result<Incoming, Refusal> {
+    let is_compressed = |frame: &v1::Frame| frame.encoding() == v1::FrameEncoding::Zstd;
+    if !changes.frames.iter().any(is_compressed) {
+        return Ok(Incoming::changes(changes)?);
+    }
+    let checked = tokio::task::spawn_blocking(move || Incoming::changes(changes)).await;
+    let checked = checked.map_err(|error| Refusal::new(RefusalReason::Storage, error))?;
+    Ok(checked?)
 }
 
 fn received(body: &source_message::Body) -> Received {

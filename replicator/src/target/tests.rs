@@ -295,6 +295,38 @@ async fn a_message_that_is_too_large_ends_the_stream_and_nothing_lands() {
 }
 
 #[tokio::test]
+async fn compressed_frames_are_checked_and_few_bytes_cannot_become_many() {
+    let site = Site::start().await;
+    let text = Frame::from_raw(
+        VolumeIndex(0),
+        farshore_blocks::ByteOffset(0),
+        vec![9; farshore_blocks::MAX_FRAME_BYTES as usize].into(),
+    )
+    .unwrap();
+    let sound = convert::frame_out(&text.clone().compressed(3));
+    let wrong_crc = v1::Frame {
+        crc32: sound.crc32 ^ 1,
+        ..sound.clone()
+    };
+    let too_long = v1::Frame {
+        length_bytes: sound.length_bytes - 1,
+        ..sound.clone()
+    };
+    for wrong in [wrong_crc, too_long] {
+        let reason = refusal_of(&site, changes(1, vec![wrong])).await;
+        assert_eq!(reason, RefusalReason::BadFrame);
+    }
+    let many = vec![sound.clone(); 65];
+    let reason = refusal_of(&site, changes(1, many)).await;
+    assert_eq!(reason, RefusalReason::Malformed);
+    let mut peer = site.dial_into_cycle().await;
+    peer.say(changes(1, vec![sound])).await;
+    assert!(matches!(peer.hear().await, target_message::Body::Acknowledged(_)));
+    peer.say(source_message::Body::Seal(seal(&[text]))).await;
+    assert!(matches!(peer.hear().await, target_message::Body::Sealed(_)));
+}
+
+#[tokio::test]
 async fn a_wrong_hello_is_refused_with_its_reason() {
     let site = Site::start().await;
     let sound = site.hello();

@@ -127,6 +127,7 @@ fn assignment(endpoint: &str, epoch: Epoch) -> Assignment {
 
 struct Running {
     state: watch::Receiver<SourceState>,
+    metrics: Metrics,
     stop: CancellationToken,
     task: JoinHandle<(Ended, MemorySource)>,
 }
@@ -135,10 +136,12 @@ impl Running {
     fn start(vm: &Arc<MemoryVm>, assignment: Assignment) -> Self {
         let (sender, state) = watch::channel(SourceState::new(SourcePhase::Connecting));
         let stop = CancellationToken::new();
+        let metrics = Metrics::new().unwrap();
         let engine = Engine {
             source: MemorySource::new(Arc::clone(vm)),
             state: sender,
-            metrics: Metrics::new().unwrap(),
+            metrics: metrics.clone(),
+            packers: Packers::new(),
             stop: stop.clone(),
             audit: Audit::new(assignment.audit_rate),
             application_points: ApplicationPoints::new(assignment.app_consistency),
@@ -148,6 +151,7 @@ impl Running {
         };
         Self {
             state,
+            metrics,
             stop,
             task: tokio::spawn(engine.run()),
         }
@@ -168,6 +172,13 @@ impl Running {
                 .is_some_and(|point| point.sequence >= Sequence(at_least))
         })
         .await;
+    }
+
+    /// The value of a series, which begins with this.
+    fn metric(&self, series: &str) -> f64 {
+        let rendered = self.metrics.render().unwrap();
+        let line = rendered.lines().find_map(|line| line.strip_prefix(series));
+        line.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
     async fn stop(self) -> Ended {
@@ -217,6 +228,42 @@ async fn points_stay_true_whenever_the_wire_is_cut() {
     }
     running.stop().await;
     assert!(cutter.cuts() >= 6, "the wire was cut {} times", cutter.cuts());
+    assert_every_point_is_true(&target, &vm);
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_slow_link_carries_is_compressed_and_every_point_stays_true() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    vm.fill();
+    let slow = Assignment {
+        bandwidth: Some(ByteCount(2 * 1024 * 1024)),
+        ..assignment(&target.endpoint, target.prepare())
+    };
+    let mut running = Running::start(&vm, slow);
+    running.point(1).await;
+    // By now it is known that the link is slow.
+    vm.fill();
+    for _ in 0..2 {
+        running.point(target.newest().unwrap().0 + 1).await;
+        vm.write_randomly(1);
+    }
+    let encoded = |encoding| {
+        running.metric(&format!(
+            "farshore_replicated_bytes_total{{encoding=\"{encoding}\",vm=\"vm\"}}"
+        ))
+    };
+    let (raw, zstd) = (encoded("raw"), encoded("zstd"));
+    let wire = running.metric("farshore_wire_bytes_total");
+    let compressed = wire - raw;
+    assert!(zstd > 1e6, "{zstd} bytes were compressed, {raw} were not");
+    assert!(
+        (1.0..zstd / 4.0).contains(&compressed),
+        "{zstd} bytes became {compressed}"
+    );
+    running.stop().await;
     assert_every_point_is_true(&target, &vm);
     target.stop().await;
 }

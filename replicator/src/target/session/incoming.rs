@@ -11,6 +11,10 @@ use crate::convert::{self, Malformed};
 /// How many bytes a machine specification may have: it is a page of JSON.
 const MACHINE_BYTES: usize = 64 * 1024;
 
+/// How many bytes the compressed frames of a message may stand for: a message that is not compressed cannot have more, and a few
+/// bytes must not become gigabytes here.
+const DECOMPRESSED_BYTES: u64 = 4 * 1024 * 1024;
+
 /// A message for the vault.
 #[derive(Debug)]
 pub(crate) enum Incoming {
@@ -71,6 +75,19 @@ impl Incoming {
     }
 
     pub(crate) fn changes(changes: v1::Changes) -> Result<Self, Malformed> {
+        let compressed = changes
+            .frames
+            .iter()
+            .filter(|frame| frame.encoding() == v1::FrameEncoding::Zstd);
+        let claimed: u64 = compressed.map(|frame| u64::from(frame.length_bytes)).sum();
+        if claimed > DECOMPRESSED_BYTES {
+            return Err(Malformed::Refused {
+                field: "frames",
+                why: format!(
+                    "compressed frames of {claimed} bytes: at most {DECOMPRESSED_BYTES} are accepted in a message"
+                ),
+            });
+        }
         let frames = changes
             .frames
             .into_iter()

@@ -3,11 +3,10 @@
 
 mod order;
 mod outbound;
+mod version;
 mod welcome;
 
 pub use order::{Phase, Received, Violation, admit};
 pub use outbound::{AcknowledgementError, Message, Outbound, Watermark};
+pub use version::{NoCommonVersion, PROTOCOL_VERSIONS, Versions};
 pub use welcome::{HeldCycle, PendingCycle, PointHead, ResumePlan, TargetHead, plan_resume};
-
-/// The version of the protocol that this crate speaks.
-pub const PROTOCOL_VERSION: u32 = 1;

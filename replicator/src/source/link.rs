@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use farshore_blocks::{ByteCount, ChangeDigest, Digest, Incarnation, Sequence, clock::WallTime};
 use farshore_proto::v1::{self, replication_client::ReplicationClient, source_message, target_message};
-use farshore_transfer::{HeldCycle, PROTOCOL_VERSION, PointHead, TargetHead, Watermark};
+use farshore_transfer::{HeldCycle, PROTOCOL_VERSIONS, PointHead, TargetHead, Watermark};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Endpoint};
@@ -92,6 +92,10 @@ pub(crate) enum LinkError {
     },
     #[error("the target's answer cannot be understood")]
     Malformed(#[from] Malformed),
+    #[error(
+        "the target picked version {0} of the protocol, which was not offered; offered: {PROTOCOL_VERSIONS}"
+    )]
+    Version(u32),
     #[error("the target answered {got} where {expected} was due")]
     Unexpected {
         got: &'static str,
@@ -192,7 +196,8 @@ fn hello(assignment: &Assignment, sent: WallTime) -> v1::Hello {
         })
         .collect();
     v1::Hello {
-        protocol_version: PROTOCOL_VERSION,
+        protocol_version: PROTOCOL_VERSIONS.newest(),
+        oldest_protocol_version: PROTOCOL_VERSIONS.oldest(),
         chain: assignment.chain.as_bytes().to_vec().into(),
         epoch: Some(convert::epoch_out(assignment.epoch)),
         vm: assignment.machine.vm.clone(),
@@ -203,6 +208,9 @@ fn hello(assignment: &Assignment, sent: WallTime) -> v1::Hello {
 }
 
 fn welcomed(welcome: v1::Welcome, sent: WallTime, received: WallTime) -> Result<Welcomed, LinkError> {
+    if !PROTOCOL_VERSIONS.range().contains(&welcome.protocol_version) {
+        return Err(LinkError::Version(welcome.protocol_version));
+    }
     let exchange = Exchange {
         sent,
         received_there: convert::time_in(welcome.hello_received_at.as_ref(), "hello_received_at")?,

@@ -6,7 +6,7 @@ use farshore_blocks::clock::WallTime;
 use farshore_proto::v1::{
     self, RefusalReason, replication_server::Replication, source_message, target_message,
 };
-use farshore_transfer::{PROTOCOL_VERSION, Phase, Received, admit};
+use farshore_transfer::{PROTOCOL_VERSIONS, Phase, Received, Versions, admit};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -142,13 +142,8 @@ async fn converse(
 }
 
 fn accept(targets: &Targets, hello: &v1::Hello, received: WallTime) -> Result<SessionStart, Refusal> {
-    if hello.protocol_version != PROTOCOL_VERSION {
-        let version = hello.protocol_version;
-        return Err(Refusal::new(
-            RefusalReason::Version,
-            format!("protocol version {version} is refused: {PROTOCOL_VERSION} is spoken here"),
-        ));
-    }
+    let offered = Versions::offered(hello.oldest_protocol_version, hello.protocol_version);
+    let version = PROTOCOL_VERSIONS.agree(offered)?;
     let chain = convert::chain_in(&hello.chain)?;
     let epoch = convert::epoch_in(hello.epoch.as_ref())?;
     let current = targets.vault.current_epoch(chain).map_err(Refusal::from)?;
@@ -164,6 +159,7 @@ fn accept(targets: &Targets, hello: &v1::Hello, received: WallTime) -> Result<Se
         });
     }
     Ok(SessionStart {
+        version,
         chain,
         epoch,
         hello_received_at: received,

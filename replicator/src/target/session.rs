@@ -9,7 +9,7 @@ use std::thread;
 
 use farshore_blocks::{ByteCount, ChainId, Epoch, clock::WallTime};
 use farshore_proto::v1::{self, target_message::Body};
-use farshore_transfer::{PROTOCOL_VERSION, PointHead};
+use farshore_transfer::PointHead;
 use farshore_vault::{ChainWriter, CycleBegin, CycleKind, OpenCycle, PointRecord, SealRequest};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -27,6 +27,8 @@ const WINDOW_BYTES: u64 = 32 * 1024 * 1024;
 /// What the hello settled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SessionStart {
+    /// Of the protocol.
+    pub(crate) version: u32,
     pub(crate) chain: ChainId,
     pub(crate) epoch: Epoch,
     pub(crate) hello_received_at: WallTime,
@@ -142,7 +144,7 @@ impl Session {
     fn welcome(&self) -> Result<(), SourceGone> {
         let head = self.writer.head();
         let welcome = v1::Welcome {
-            protocol_version: PROTOCOL_VERSION,
+            protocol_version: self.start.version,
             vault_incarnation: self.targets.incarnation().as_bytes().to_vec().into(),
             newest: head.newest.as_ref().map(point_head),
             open: head.open.as_ref().map(open_out),

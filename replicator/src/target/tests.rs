@@ -80,6 +80,7 @@ impl Site {
             volumes: Vec::new(),
             sent_at: Some(convert::time_out(WallTime::now())),
             software_version: "test".to_owned(),
+            oldest_protocol_version: 0,
         }
     }
 
@@ -342,13 +343,6 @@ async fn a_wrong_hello_is_refused_with_its_reason() {
     for (hello, reason) in [
         (
             v1::Hello {
-                protocol_version: 2,
-                ..sound.clone()
-            },
-            RefusalReason::Version,
-        ),
-        (
-            v1::Hello {
                 chain: vec![9; 16].into(),
                 ..sound.clone()
             },
@@ -384,6 +378,43 @@ async fn a_wrong_hello_is_refused_with_its_reason() {
     let mut silent = site.dial().await;
     silent.say(begin()).await;
     assert_eq!(silent.refusal().await.reason(), RefusalReason::Malformed);
+}
+
+#[tokio::test]
+async fn a_source_with_no_version_in_common_is_told_which_are_spoken() {
+    let site = Site::start().await;
+    for (oldest_protocol_version, protocol_version) in [(0, 2), (2, 9), (0, 0)] {
+        let hello = v1::Hello {
+            protocol_version,
+            oldest_protocol_version,
+            ..site.hello()
+        };
+        let mut peer = site.dial().await;
+        peer.say(source_message::Body::Hello(hello)).await;
+        let refused = peer.refusal().await;
+        assert_eq!(refused.reason(), RefusalReason::Version);
+        assert!(
+            refused.message.ends_with("accepted here: version 1"),
+            "{}",
+            refused.message
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_newer_source_that_still_speaks_this_version_is_welcomed_in_it() {
+    let site = Site::start().await;
+    let newer = v1::Hello {
+        protocol_version: 7,
+        oldest_protocol_version: 1,
+        ..site.hello()
+    };
+    let mut peer = site.dial().await;
+    peer.say(source_message::Body::Hello(newer)).await;
+    match peer.hear().await {
+        target_message::Body::Welcome(welcome) => assert_eq!(welcome.protocol_version, 1),
+        other => panic!("no welcome but {other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -107,12 +107,14 @@ fn final_refusal(error: LinkError) -> Result<DeliveryError, LinkError> {
             "{}: {message}",
             reason.as_str_name()
         ))),
-        LinkError::Acknowledgement(violation) => Ok(DeliveryError::Lost(violation.to_string())),
-        other @ (LinkError::Unreachable { .. }
+        // Whoever breaks the protocol once does so again: nobody's capture is held for that.
+        broken @ (LinkError::Acknowledgement(_)
+        | LinkError::Malformed(_)
+        | LinkError::Version(_)
+        | LinkError::Unexpected { .. }) => Ok(DeliveryError::Lost(chain(&broken))),
+        cut @ (LinkError::Unreachable { .. }
         | LinkError::TimedOut(_)
         | LinkError::Ended
-        | LinkError::Failed(_)
-        | LinkError::Malformed(_)
-        | LinkError::Unexpected { .. }) => Err(other),
+        | LinkError::Failed(_)) => Err(cut),
     }
 }

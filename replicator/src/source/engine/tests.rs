@@ -1,5 +1,6 @@
 //! The engine against a real target over real sockets, with disks in memory and a wire that can be cut.
 
+mod lying_target;
 mod memory_vm;
 mod wire_cutter;
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use farshore_domain::declaration::{ProtectedVm, ReplicationPolicy, Retention, SourcePlace};
+use farshore_blocks::ByteCount;
+use farshore_domain::declaration::{Link, ProtectedVm, ReplicationPolicy, Retention, SourcePlace};
 use farshore_proto::v1;
 
 use crate::records::VolumeRecord;
@@ -60,10 +61,11 @@ pub fn disk_paths(declared: &ProtectedVm) -> Vec<String> {
     disks.map(|disk| disk.path.to_string()).collect()
 }
 
-/// What the source is to do by the policy.
+/// What the source is to do by the policy, and by the limits of the link that it shares.
 #[must_use]
-pub fn policy_to_wire(policy: &ReplicationPolicy) -> v1::Replicate {
+pub fn policy_to_wire(policy: &ReplicationPolicy, link: Option<&Link>) -> v1::Replicate {
     v1::Replicate {
+        link: link.map(link_to_wire),
         interval: Some(duration(policy.interval())),
         bandwidth_bytes_per_second: policy.bandwidth_limit().map_or(0, |limit| limit.0),
         audit_bytes_per_second: policy.audit_rate().0,
@@ -72,6 +74,23 @@ pub fn policy_to_wire(policy: &ReplicationPolicy) -> v1::Replicate {
         freeze_limit: policy
             .app_consistent()
             .map(|wanted| duration(wanted.freeze_limit())),
+    }
+}
+
+/// The limits of a link.
+#[must_use]
+pub fn link_to_wire(link: &Link) -> v1::LinkLimit {
+    let rate = |limit: Option<ByteCount>| limit.map_or(0, |limit| limit.0);
+    let hours = link.schedule().iter().map(|hours| v1::LinkHours {
+        days: hours.days().iter().map(|day| day.number()).collect(),
+        from_minute: hours.from().minute(),
+        to_minute: hours.to().minute(),
+        bytes_per_second: rate(hours.limit()),
+    });
+    v1::LinkLimit {
+        to: link.to().to_string(),
+        bytes_per_second: rate(link.bandwidth_limit()),
+        hours: hours.collect(),
     }
 }
 

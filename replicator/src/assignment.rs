@@ -9,7 +9,10 @@ use farshore_blocks::{ByteCount, ChainId, Epoch};
 use farshore_provider::MachineSpecification;
 use serde::{Deserialize, Serialize};
 
-use crate::chain_files::{ChainFileError, ChainFiles};
+use crate::{
+    chain_files::{ChainFileError, ChainFiles},
+    source::LinkLimit,
+};
 
 /// Whether replication runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +58,9 @@ pub(crate) struct Assignment {
     pub(crate) interval: Duration,
     /// Bytes a second; `None` is not limited.
     pub(crate) bandwidth: Option<ByteCount>,
+    /// Of the link that it shares with other VMs.
+    #[serde(default)]
+    pub(crate) link: Option<LinkLimit>,
     /// How many bytes a second the audit compares; 0 is none.
     #[serde(default)]
     pub(crate) audit_rate: ByteCount,
@@ -75,6 +81,7 @@ impl Assignment {
         SourcePolicy {
             interval: self.interval,
             bandwidth: self.bandwidth,
+            link: self.link.clone(),
             audit_rate: self.audit_rate,
             guest_cost_limit_percent: self.guest_cost_limit_percent,
             app_consistency: self.app_consistency,
@@ -86,6 +93,7 @@ impl Assignment {
         Self {
             interval: policy.interval,
             bandwidth: policy.bandwidth,
+            link: policy.link,
             audit_rate: policy.audit_rate,
             guest_cost_limit_percent: policy.guest_cost_limit_percent,
             app_consistency: policy.app_consistency,
@@ -104,13 +112,15 @@ pub(crate) struct AppConsistency {
     pub(crate) freeze_limit: Duration,
 }
 
-/// What a source is told of its policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a source is told of its policy, and of its link.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SourcePolicy {
     /// From one cycle's begin to the next one's.
     pub(crate) interval: Duration,
     /// Bytes a second; `None` is not limited.
     pub(crate) bandwidth: Option<ByteCount>,
+    /// Of the link that it shares with other VMs; `None` is not limited.
+    pub(crate) link: Option<LinkLimit>,
     /// How many bytes a second the audit compares; 0 is none.
     pub(crate) audit_rate: ByteCount,
     /// In fast mode: for how many hundredths of the time the guest's writes may be held; 0 is no fast mode.

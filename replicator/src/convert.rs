@@ -13,7 +13,10 @@ use farshore_provider::{
 use farshore_transfer::{PointHead, Watermark};
 use farshore_vault::{Pin, RetentionPolicy};
 
-use crate::assignment::{AppConsistency, SourcePolicy};
+use crate::{
+    assignment::{AppConsistency, SourcePolicy},
+    source::{LimitedHours, LinkLimit},
+};
 
 /// A message that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +83,7 @@ pub(crate) fn source_policy_out(policy: SourcePolicy) -> v1::Replicate {
     v1::Replicate {
         interval: Some(duration_out(policy.interval)),
         bandwidth_bytes_per_second: policy.bandwidth.map_or(0, |rate| rate.0),
+        link: policy.link.map(link_limit_out),
         audit_bytes_per_second: policy.audit_rate.0,
         guest_cost_limit_percent: policy.guest_cost_limit_percent,
         app_consistent_every: policy.app_consistency.map(|wanted| duration_out(wanted.every)),
@@ -91,12 +95,53 @@ pub(crate) fn source_policy_out(policy: SourcePolicy) -> v1::Replicate {
 
 pub(crate) fn source_policy_in(policy: Option<v1::Replicate>) -> Result<SourcePolicy, Malformed> {
     let policy = policy.ok_or(Malformed::Missing("policy"))?;
+    let app_consistency = app_consistency_in(&policy)?;
     Ok(SourcePolicy {
         interval: duration_in(policy.interval.as_ref(), "policy.interval")?,
         bandwidth: Some(ByteCount(policy.bandwidth_bytes_per_second)).filter(|rate| rate.0 > 0),
+        link: policy.link.map(link_limit_in).transpose()?,
         audit_rate: ByteCount(policy.audit_bytes_per_second),
         guest_cost_limit_percent: policy.guest_cost_limit_percent.min(100),
-        app_consistency: app_consistency_in(&policy)?,
+        app_consistency,
+    })
+}
+
+fn link_limit_out(limit: LinkLimit) -> v1::LinkLimit {
+    let hours = limit.hours.into_iter().map(|hours| v1::LinkHours {
+        days: hours.days,
+        from_minute: hours.from_minute,
+        to_minute: hours.to_minute,
+        bytes_per_second: hours.bandwidth.map_or(0, |rate| rate.0),
+    });
+    v1::LinkLimit {
+        to: limit.to,
+        bytes_per_second: limit.bandwidth.map_or(0, |rate| rate.0),
+        hours: hours.collect(),
+    }
+}
+
+fn link_limit_in(limit: v1::LinkLimit) -> Result<LinkLimit, Malformed> {
+    const MINUTES_OF_A_DAY: u32 = 24 * 60;
+    let rate = |bytes: u64| Some(ByteCount(bytes)).filter(|rate| rate.0 > 0);
+    let hours = limit.hours.into_iter().map(|hours| {
+        if hours.days.iter().any(|day| *day > 6) || hours.from_minute.max(hours.to_minute) > MINUTES_OF_A_DAY
+        {
+            return Err(refused(
+                "policy.link.hours",
+                "days from 0 to 6 and minutes to 1440 are accepted",
+            ));
+        }
+        Ok(LimitedHours {
+            days: hours.days,
+            from_minute: hours.from_minute,
+            to_minute: hours.to_minute,
+            bandwidth: rate(hours.bytes_per_second),
+        })
+    });
+    Ok(LinkLimit {
+        to: limit.to,
+        bandwidth: rate(limit.bytes_per_second),
+        hours: hours.collect::<Result<_, _>>()?,
     })
 }
 

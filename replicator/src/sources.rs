@@ -22,7 +22,9 @@ use crate::{
     chain_files::ChainFileError,
     configuration::{Plaintext, is_loopback},
     metrics::Metrics,
-    source::{ApplicationPoints, Audit, AuditFiles, Ended, Engine, Packers, SourcePhase, SourceState},
+    source::{
+        ApplicationPoints, Audit, AuditFiles, Ended, Engine, LinkPaces, Packers, SourcePhase, SourceState,
+    },
 };
 use any::AnySource;
 
@@ -40,6 +42,7 @@ pub(crate) struct Sources {
     plaintext: Plaintext,
     metrics: Metrics,
     packers: Packers,
+    links: LinkPaces,
     /// One change at a time: an engine is ended before its successor begins.
     seats: Arc<Mutex<BTreeMap<ChainId, Seat>>>,
 }
@@ -101,6 +104,7 @@ impl Sources {
             plaintext,
             metrics,
             packers: Packers::new(),
+            links: LinkPaces::default(),
             seats: Arc::new(Mutex::new(BTreeMap::new())),
         };
         let mut seats = sources.seats.lock().await;
@@ -187,8 +191,11 @@ impl Sources {
         }
         let changed = seat.assignment.clone().by(policy);
         self.store.keep(chain, &changed)?;
-        seat.assignment = changed;
-        if seat.running.is_none() {
+        let before = std::mem::replace(&mut seat.assignment, changed);
+        if let Some(limit) = &seat.assignment.link {
+            self.links.by(limit);
+        }
+        if seat.running.is_none() || differ_in_their_links_limit(&before, &seat.assignment) {
             return Ok(());
         }
         if let Err(error) = self.end(seat).await {
@@ -280,6 +287,7 @@ impl Sources {
             state: seat.state.clone(),
             metrics: self.metrics.clone(),
             packers: self.packers.clone(),
+            links: self.links.clone(),
             stop: stop.clone(),
             audit: Audit::going_on(assignment.audit_rate, &self.audits, assignment.chain),
             application_points: ApplicationPoints::new(assignment.app_consistency),
@@ -336,6 +344,16 @@ impl Sources {
     ) -> AnySource {
         AnySource::at(place, machine, &self.scratch.join(&machine.vm), agent)
     }
+}
+
+/// Whether one differs from the other only by how much of the same link may be taken: who runs learns that from the link's pace.
+fn differ_in_their_links_limit(one: &Assignment, other: &Assignment) -> bool {
+    let end = |assignment: &Assignment| assignment.link.as_ref().map(|limit| limit.to.clone());
+    let without = |assignment: &Assignment| SourcePolicy {
+        link: None,
+        ..assignment.policy()
+    };
+    end(one).is_some() && end(one) == end(other) && without(one) == without(other)
 }
 
 #[cfg(test)]

@@ -120,6 +120,7 @@ impl TwoSites {
                 guest_cost_limit_percent: 0,
                 app_consistent_every: None,
                 freeze_limit: None,
+                link: None,
             }),
             volumes,
             guest_agent: String::new(),

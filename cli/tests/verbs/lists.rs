@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use farshore_proto::v1::{
-    Event, GetJobRequest, GetVmRequest, Job, JobState, ListEventsRequest, ListEventsResponse,
-    ListPoliciesResponse, ListRequest, ListSitesResponse, ListVmPointsRequest, ListVmPointsResponse,
-    ListVmsResponse, PointKind, PointPin, Policy, ProtectionState, RecoveryPoint, Retention, Severity, Site,
-    SiteNetwork, Step, StepState, Vm,
+    Event, GetJobRequest, GetVmRequest, Job, JobState, LinkHours, LinkLimit, ListEventsRequest,
+    ListEventsResponse, ListPoliciesResponse, ListRequest, ListSitesResponse, ListVmPointsRequest,
+    ListVmPointsResponse, ListVmsResponse, PointKind, PointPin, Policy, ProtectionState, RecoveryPoint,
+    Retention, Severity, Site, SiteNetwork, Step, StepState, Vm,
 };
 use serde_json::json;
 
@@ -137,6 +137,7 @@ async fn a_site_of_no_such_name_fails_and_the_known_ones_are_told() {
         name: "west".to_owned(),
         provider: "qemu".to_owned(),
         networks,
+        links: Vec::new(),
     };
     let answer = ListSitesResponse {
         sites: vec![site],
@@ -153,6 +154,58 @@ async fn a_site_of_no_such_name_fails_and_the_known_ones_are_told() {
     assert_eq!(
         run.stderr,
         "error: there is no site `north`; there are west (not-found)\n"
+    );
+    script.was_followed();
+}
+
+fn site_with_a_link() -> ListSitesResponse {
+    let hours = LinkHours {
+        days: vec![0, 4],
+        from_minute: 8 * 60,
+        to_minute: 18 * 60 + 30,
+        bytes_per_second: 10 << 20,
+    };
+    let link = LinkLimit {
+        to: "west".to_owned(),
+        bytes_per_second: 50 << 20,
+        hours: vec![hours],
+    };
+    let site = Site {
+        name: "east".to_owned(),
+        provider: "qemu".to_owned(),
+        networks: Vec::new(),
+        links: vec![link],
+    };
+    ListSitesResponse {
+        sites: vec![site],
+        next_page_token: String::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_shows_how_much_of_its_links_may_be_taken() {
+    let script = Script::default()
+        .answers("ListSites", |_: &ListRequest| true, site_with_a_link())
+        .answers("ListSites", |_: &ListRequest| true, site_with_a_link())
+        .plays()
+        .await;
+    let run = farshore(&["get", "sites", "-o", "wide", "--server", &script.server])
+        .await
+        .ended_with(0);
+    assert!(
+        run.stdout.contains("west: 50.0 MiB/s, scheduled"),
+        "{}",
+        run.stdout
+    );
+    let run = farshore(&["get", "site", "east", "-o", "json", "--server", &script.server])
+        .await
+        .ended_with(0);
+    let shown: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(
+        shown["links"],
+        json!([{"to": "west", "bandwidthLimitBytesPerSecond": 52_428_800, "schedule": [{
+            "days": ["mon", "fri"], "from": "08:00", "to": "18:30", "limitBytesPerSecond": 10_485_760,
+        }]}])
     );
     script.was_followed();
 }

@@ -9,7 +9,7 @@ use farshore_proto::v1;
 
 use crate::{
     fleet::{FleetView, ReplicatorView, timestamp},
-    machine::{duration, guest_cost_limit_percent, retention_to_wire},
+    machine::{duration, guest_cost_limit_percent, link_to_wire, retention_to_wire},
     records::{AppliedEffect, CheckOutcome, CheckRecord, EventRecord, Severity, Started, TestRecord},
     replicators::recovered_condition,
 };
@@ -26,6 +26,7 @@ pub(super) fn site(site: &Site) -> v1::Site {
                 bridge: network.bridge.to_string(),
             })
             .collect(),
+        links: site.links().iter().map(link_to_wire).collect(),
     }
 }
 

@@ -85,11 +85,13 @@ fn of_declarations(refusals: &[(declaration::DeclarationKey, declaration::Refusa
         declaration::Refusal::DeclaredTwice { .. }
         | declaration::Refusal::MissingPolicy { .. }
         | declaration::Refusal::MissingSite { .. }
-        | declaration::Refusal::MissingNetwork { .. } => Code::InvalidArgument,
+        | declaration::Refusal::MissingNetwork { .. }
+        | declaration::Refusal::MissingLinkEnd { .. } => Code::InvalidArgument,
         declaration::Refusal::MonitorClaimed { .. }
         | declaration::Refusal::DiskClaimed { .. }
         | declaration::Refusal::NetworkInUse { .. }
-        | declaration::Refusal::InUse { .. } => Code::FailedPrecondition,
+        | declaration::Refusal::InUse { .. }
+        | declaration::Refusal::Linked { .. } => Code::FailedPrecondition,
         declaration::Refusal::NotFound { .. } => Code::NotFound,
     };
     (code, first.reason())

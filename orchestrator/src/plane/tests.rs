@@ -505,6 +505,20 @@ async fn a_policy_that_is_changed_while_it_is_in_use_reaches_both_sites() {
     user.apply("", &silver).await.unwrap();
     until(told(|retention, _| retention.daily == 5)).await;
 
+    let linked = silver.replace(
+        "{provider: qemu}",
+        "{provider: qemu, links: [{to: west, bandwidthLimit: 7MiB}]}",
+    );
+    user.apply("", &linked).await.unwrap();
+    until(told(|_, policy| {
+        policy
+            .link
+            .as_ref()
+            .map(|link| (link.to.as_str(), link.bytes_per_second))
+            == Some(("west", 7 << 20))
+    }))
+    .await;
+
     let count = |part: &str| {
         world
             .world()
@@ -515,7 +529,7 @@ async fn a_policy_that_is_changed_while_it_is_in_use_reaches_both_sites() {
     };
     let asked = (count("set-retention"), count("set-replication"));
     assert!(
-        asked.0 <= 8 && asked.1 <= 2,
+        asked.0 <= 8 && asked.1 <= 3,
         "who goes by the policy is left alone: {asked:?}"
     );
     plane.stop().await;

@@ -48,7 +48,10 @@ pub(super) fn owed(store: &dyn Store, view: &FleetView) -> Result<Vec<Owed>, Sto
         };
         if let Some(policy) = records::declared_policy(store, declared.policy())? {
             owed.extend(to_target(view, &vm, &declared, &policy));
-            owed.extend(to_source(view, &vm, &declared, &policy));
+            let site = records::declared_site(store, &declared.source().site)?;
+            let link = site.as_ref().and_then(|site| site.link(&declared.target().site));
+            let wanted = machine::policy_to_wire(&policy, link);
+            owed.extend(to_source(view, &vm, &declared, wanted));
         }
     }
     Ok(owed)
@@ -73,15 +76,10 @@ fn to_target(
     })
 }
 
-fn to_source(
-    view: &FleetView,
-    vm: &VmRecord,
-    declared: &ProtectedVm,
-    policy: &ReplicationPolicy,
-) -> Option<Owed> {
+fn to_source(view: &FleetView, vm: &VmRecord, declared: &ProtectedVm, policy: v1::Replicate) -> Option<Owed> {
     let site = declared.source().site.as_str();
     let (replicator, status) = replicators::source_status(view, site, vm.chain)?;
-    let policy = Some(machine::policy_to_wire(policy));
+    let policy = Some(policy);
     (replicator.up && status.policy != policy).then(|| Owed {
         listener: Listener::Source(vm.name.clone()),
         site: site.to_owned(),

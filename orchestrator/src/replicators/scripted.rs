@@ -281,7 +281,7 @@ impl World {
                 let vm = install.machine.as_ref().unwrap().vm.clone();
                 let installed = (vm, v1::SourcePhase::Installed);
                 self.replication
-                    .insert(install.chain.to_vec(), install.policy.unwrap());
+                    .insert(install.chain.to_vec(), install.policy.clone().unwrap());
                 self.sources.entry(install.chain.to_vec()).or_insert(installed);
                 Outcome::SourceInstalled(v1::SourceInstalled {})
             }
@@ -302,7 +302,8 @@ impl World {
                 Outcome::SourceRemoved(v1::SourceRemoved {})
             }
             Body::SetReplication(set) => {
-                self.replication.insert(set.chain.to_vec(), set.policy.unwrap());
+                self.replication
+                    .insert(set.chain.to_vec(), set.policy.clone().unwrap());
                 Outcome::ReplicationSet(v1::ReplicationSet {})
             }
             Body::SetRetention(set) => {
@@ -399,7 +400,7 @@ impl World {
             }),
             sync_done_bytes: 5,
             sync_total_bytes: 10,
-            policy: self.replication.get(chain).copied(),
+            policy: self.replication.get(chain).cloned(),
             ..v1::SourceStatus::default()
         });
         let targets = self

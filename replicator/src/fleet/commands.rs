@@ -327,6 +327,7 @@ fn assignment(install: v1::InstallSource) -> Result<Assignment, Malformed> {
         target_endpoint: install.target_endpoint,
         interval: policy.interval,
         bandwidth: policy.bandwidth,
+        link: policy.link,
         audit_rate: policy.audit_rate,
         guest_cost_limit_percent: policy.guest_cost_limit_percent,
         app_consistency: policy.app_consistency,

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     comparison::ComparisonError,
     link::{self, Link, LinkError, OpenCycle},
+    link_pace::LinkPace,
     pace::Pace,
     packing::Packers,
     tuning::Tuning,
@@ -53,6 +54,8 @@ pub(crate) struct Lane {
     pub(crate) assignment: Assignment,
     pub(crate) link: Link,
     pub(crate) pace: Pace,
+    /// Of the link that other VMs share; none if that is not limited.
+    pub(crate) link_pace: Option<LinkPace>,
     pub(crate) packers: Packers,
     pub(crate) tuning: Tuning,
     pub(crate) stop: CancellationToken,

@@ -6,11 +6,13 @@ use farshore_blocks::{Epoch, HolderNonce};
 use tempfile::TempDir;
 
 use super::*;
+use crate::source::LinkLimit;
 
 const CHAIN: ChainId = ChainId::from_bytes([3; 16]);
 const FASTER: SourcePolicy = SourcePolicy {
     interval: Duration::from_millis(500),
     bandwidth: Some(ByteCount(1 << 20)),
+    link: None,
     audit_rate: ByteCount(0),
     guest_cost_limit_percent: 0,
     app_consistency: None,
@@ -34,6 +36,7 @@ fn assigned(standing: Standing) -> TempDir {
         target_endpoint: "http://127.0.0.1:1".to_owned(),
         interval: Duration::from_secs(2),
         bandwidth: None,
+        link: None,
         audit_rate: ByteCount(0),
         guest_cost_limit_percent: 0,
         app_consistency: None,
@@ -79,6 +82,36 @@ async fn a_changed_policy_is_gone_by_at_once_and_after_a_restart() {
         let (assignment, _) = only(&open(&directory).await).await;
         assert_eq!((assignment.policy(), assignment.standing), (FASTER, standing));
     }
+}
+
+#[tokio::test]
+async fn a_links_limit_is_gone_by_without_ending_an_engine_and_after_a_restart() {
+    let directory = assigned(Standing::Enabled);
+    let sources = open(&directory).await;
+    let limited = |to: &str, bytes: u64| SourcePolicy {
+        link: Some(LinkLimit {
+            to: to.to_owned(),
+            bandwidth: Some(ByteCount(bytes)),
+            hours: Vec::new(),
+        }),
+        ..FASTER
+    };
+    sources.set_policy(CHAIN, limited("west", 1 << 20)).await.unwrap();
+    let engine = async || {
+        let seats = sources.seats.lock().await;
+        seats[&CHAIN].running.as_ref().unwrap().task.id()
+    };
+    let before = engine().await;
+    sources.set_policy(CHAIN, limited("west", 2 << 20)).await.unwrap();
+    assert_eq!(engine().await, before);
+    sources
+        .set_policy(CHAIN, limited("north", 2 << 20))
+        .await
+        .unwrap();
+    assert_ne!(engine().await, before, "it is another link");
+    sources.shut_down().await;
+    let (assignment, _) = only(&open(&directory).await).await;
+    assert_eq!(assignment.policy(), limited("north", 2 << 20));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    Declaration, DeclarationKey, Kind, ProtectedVm, Site,
+    Declaration, DeclarationKey, Kind, Link, ProtectedVm, Site,
     refusal::{Refusal, SiteRole},
     set::{DeclarationSet, key, nearest_name},
     source::SourcePlace,
@@ -111,12 +111,26 @@ pub fn check_delete(existing: &DeclarationSet, key: &DeclarationKey) -> Result<(
         .map(ProtectedVm::name)
         .cloned()
         .collect();
-    if vms.is_empty() {
+    if !vms.is_empty() {
+        return Err(Refusal::InUse {
+            key: key.clone(),
+            vms,
+        });
+    }
+    let leads_here = |site: &&Site| key.kind == Kind::Site && site.link(&key.name).is_some();
+    let sites: Vec<_> = existing
+        .sites()
+        .filter(leads_here)
+        .map(Site::name)
+        .filter(|site| **site != key.name)
+        .cloned()
+        .collect();
+    if sites.is_empty() {
         return Ok(());
     }
-    Err(Refusal::InUse {
+    Err(Refusal::Linked {
         key: key.clone(),
-        vms,
+        sites,
     })
 }
 
@@ -204,7 +218,7 @@ fn check_site(
     let lost = before
         .iter()
         .filter(|network| site.network(&network.name).is_none());
-    lost.filter_map(|network| {
+    let in_use = lost.filter_map(|network| {
         // VMs of the same Apply are told of their missing network themselves.
         let uses = |vm: &&ProtectedVm| {
             vm.target().site == *site.name()
@@ -222,8 +236,15 @@ fn check_site(
             network: network.name.clone(),
             vms,
         })
-    })
-    .collect()
+    });
+    let ends = site.links().iter().map(Link::to);
+    let missing = ends.filter(|to| merged.site(to).is_none());
+    let missing = missing.map(|to| Refusal::MissingLinkEnd {
+        site: site.name().clone(),
+        to: to.clone(),
+        meant: merged.nearest(Kind::Site, to),
+    });
+    in_use.chain(missing).collect()
 }
 
 fn effect_of(existing: Option<&Declaration>, applied: &Declaration) -> Effect {

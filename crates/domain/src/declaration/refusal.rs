@@ -96,6 +96,24 @@ pub enum Refusal {
         /// By whom.
         vms: Vec<Name>,
     },
+    /// A site has a link to a site that does not exist.
+    #[error("the Site {site} has a link to the Site {to}, which is not declared{}", hint(meant.as_ref()))]
+    MissingLinkEnd {
+        /// Whose link.
+        site: Name,
+        /// What is missing.
+        to: Name,
+        /// What may have been meant.
+        meant: Option<Name>,
+    },
+    /// A site to which others have links cannot be deleted.
+    #[error("{key} is where links lead of {}", listed(sites))]
+    Linked {
+        /// What.
+        key: DeclarationKey,
+        /// Of which sites.
+        sites: Vec<Name>,
+    },
     /// What others refer to cannot be deleted.
     #[error("{key} is in use by {}", listed(vms))]
     InUse {
@@ -120,12 +138,13 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::DeclaredTwice { .. } => "declared-twice",
-            Self::MissingPolicy { .. } | Self::MissingSite { .. } | Self::MissingNetwork { .. } => {
-                "missing-reference"
-            }
+            Self::MissingPolicy { .. }
+            | Self::MissingSite { .. }
+            | Self::MissingNetwork { .. }
+            | Self::MissingLinkEnd { .. } => "missing-reference",
             Self::MonitorClaimed { .. } => "monitor-claimed",
             Self::DiskClaimed { .. } => "disk-claimed",
-            Self::NetworkInUse { .. } | Self::InUse { .. } => "in-use",
+            Self::NetworkInUse { .. } | Self::InUse { .. } | Self::Linked { .. } => "in-use",
             Self::NotFound { .. } => "not-found",
         }
     }

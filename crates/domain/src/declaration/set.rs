@@ -61,6 +61,14 @@ impl DeclarationSet {
         }
     }
 
+    /// All sites, by name.
+    pub fn sites(&self) -> impl Iterator<Item = &Site> {
+        self.iter().filter_map(|declaration| match declaration {
+            Declaration::Site(site) => Some(site),
+            Declaration::ReplicationPolicy(_) | Declaration::ProtectedVm(_) => None,
+        })
+    }
+
     /// All protected VMs, by name.
     pub fn vms(&self) -> impl Iterator<Item = &ProtectedVm> {
         self.iter().filter_map(|declaration| match declaration {

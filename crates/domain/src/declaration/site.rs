@@ -1,15 +1,18 @@
-//! A site: a place where VMs run, by which provider, and the networks that recovered VMs may be plugged into.
+//! A site: a place where VMs run, by which provider, the networks that recovered VMs may be plugged into, and its links to
+//! other sites.
 
 use serde::Serialize;
 
 use super::{
     cursor::Cursor,
     fields::Fields,
+    link::Link,
     problems::Problems,
     text::{BridgeName, Name},
 };
 
 const MAX_NETWORKS: usize = 256;
+const MAX_LINKS: usize = 256;
 
 /// A declared site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +23,8 @@ pub struct Site {
     provider: Provider,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     networks: Vec<Network>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    links: Vec<Link>,
 }
 
 /// What runs a site's VMs.
@@ -65,8 +70,20 @@ impl Site {
         self.networks.iter().find(|network| network.name == *name)
     }
 
+    /// Its limited links, in the order of the document.
+    #[must_use]
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// The link to this site, if it is limited.
+    #[must_use]
+    pub fn link(&self, to: &Name) -> Option<&Link> {
+        self.links.iter().find(|link| link.to() == to)
+    }
+
     pub(super) fn read(name: Option<Name>, spec: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
-        let fields = Fields::open(spec, &["provider", "networks"], problems)?;
+        let fields = Fields::open(spec, &["provider", "networks", "links"], problems)?;
         let provider = fields.required("provider", problems, |provider, problems| {
             provider.choice("a provider", &[("qemu", Provider::Qemu)], problems)
         });
@@ -76,10 +93,17 @@ impl Site {
             networks.refuse_repeated("name", names, problems)?;
             Some(read)
         });
+        let links = fields.optional("links", problems, |links, problems| {
+            let read = links.list(MAX_LINKS, problems, Link::read)?;
+            let ends = read.iter().map(|link| link.to().as_str());
+            links.refuse_repeated("to", ends, problems)?;
+            Some(read)
+        });
         Some(Self {
             name: name?,
             provider: provider?,
             networks: networks?.unwrap_or_default(),
+            links: links?.unwrap_or_default(),
         })
     }
 }

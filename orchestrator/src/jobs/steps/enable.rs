@@ -173,6 +173,10 @@ impl Engine {
                 declared.policy()
             ))
         })?;
+        let source_site = records::declared_site(&*self.store, &declared.source().site)?;
+        let link = source_site
+            .as_ref()
+            .and_then(|site| site.link(&declared.target().site));
         let body = command::Body::InstallSource(v1::InstallSource {
             machine: Some(machine::to_wire(declared)),
             monitor: machine::monitor(declared),
@@ -180,7 +184,7 @@ impl Engine {
             chain: vm.chain.as_bytes().to_vec().into(),
             epoch: Some(epoch_to_wire(tenure.epoch)),
             target_endpoint,
-            policy: Some(machine::policy_to_wire(&policy)),
+            policy: Some(machine::policy_to_wire(&policy, link)),
             volumes: machine::volumes_to_wire(&vm.volumes),
             guest_agent: machine::guest_agent(declared),
         });

@@ -102,6 +102,9 @@ impl Delivery<'_> {
         let began = Instant::now();
         let (raw, payload) = bytes_of(&ready.frames);
         self.lane.pace.take(payload).await;
+        if let Some(shared) = &self.lane.link_pace {
+            shared.take(payload).await;
+        }
         let message = self.outbound.push(ready.frames, ready.watermarks);
         self.count(&message);
         match self.send_one(message).await {

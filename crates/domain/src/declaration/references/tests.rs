@@ -107,6 +107,33 @@ fn every_missing_reference_is_named_with_what_may_have_been_meant() {
 }
 
 #[test]
+fn a_link_leads_to_a_site_that_is_there_and_stays() {
+    let east = |to: &str| {
+        let text = format!(
+            "{{apiVersion: farshore/v1, kind: Site, metadata: {{name: east}}, \
+             spec: {{provider: qemu, links: [{{to: {to}, bandwidthLimit: 1MiB}}]}}}}"
+        );
+        read(&text).remove(0)
+    };
+    let west = site("west", "");
+    assert_eq!(
+        refusals(&[], &[east("wst"), west.clone()]),
+        [
+            "Site east: missing-reference: the Site east has a link to the Site wst, which is not declared; did you mean `west`?"
+        ]
+    );
+    assert_eq!(refusals(&[], &[east("west"), west.clone()]), [""; 0]);
+    let linked: DeclarationSet = [east("west"), west].into_iter().collect();
+    let delete = |name: &str| check_delete(&linked, &key(Kind::Site, &name.parse().unwrap()));
+    assert_eq!(delete("east"), Ok(()));
+    let refused = delete("west").unwrap_err();
+    assert_eq!(
+        (refused.reason(), refused.to_string()),
+        ("in-use", "Site west is where links lead of east".to_owned())
+    );
+}
+
+#[test]
 fn a_monitor_belongs_to_one_vm() {
     let applied = [vm("clone", "gold", "/run/shop", "site: west")];
     assert_eq!(

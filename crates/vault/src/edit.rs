@@ -8,7 +8,7 @@ use farshore_blocks::{ChainId, Digest, Epoch, Incarnation, Sequence, clock::Wall
 
 use crate::{
     format::Position,
-    records::{ChainDescription, Gap, OpenCycle, Pin, PointRecord},
+    records::{ChainDescription, Gap, OpenCycle, Pin, PointRecord, VolumeDescription},
     retention::RetentionPolicy,
     tree::RunSummary,
 };
@@ -62,6 +62,11 @@ pub(crate) enum ChainEdit {
     },
     /// The chain's numbers and places, where a journal begins.
     Layout(ChainLayoutWords),
+    /// From this point on, which is not sealed yet, the chain has these volumes.
+    VolumesSet {
+        from: Sequence,
+        volumes: Vec<VolumeDescription>,
+    },
 }
 
 /// A point as its record has it: the machine's specification by its digest.

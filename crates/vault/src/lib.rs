@@ -64,5 +64,5 @@ pub use vault::{Opened, Vault, VaultError};
 pub use verify::{ChainReport, DamagedRecord, Problem, ProblemKind, Report, VerifyProgress, verify};
 pub use writer::{
     AbandonRefused, AppendRefused, Appended, BeginRefused, ChainHead, ChainWriter, CycleBegin,
-    DurableThrough, SealRefused, SealRequest, SyncRefused, WriterBroken,
+    DurableThrough, SealRefused, SealRequest, SyncRefused, VolumesRefused, WriterBroken,
 };

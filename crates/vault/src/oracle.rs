@@ -23,7 +23,15 @@ struct PlannedCycle {
     reopen_behind: Option<usize>,
     /// Whether every message is synced.
     sync: bool,
+    /// Which disk is larger from this cycle on, and by how much: told before its first message, or behind it.
+    grows: Option<(usize, usize, Told)>,
     end: End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Before,
+    BehindTheFirstMessage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +52,14 @@ fn a_write() -> impl Strategy<Value = Write> {
 fn a_cycle() -> impl Strategy<Value = PlannedCycle> {
     let messages = prop::collection::vec(prop::collection::vec(a_write(), 0..5), 0..5);
     let end = prop_oneof![4 => Just(End::Sealed), 1 => Just(End::Abandoned)];
-    (messages, prop::option::of(0usize..5), any::<bool>(), end).prop_map(
-        |(messages, reopen_behind, sync, end)| PlannedCycle {
+    let told = prop_oneof![Just(Told::Before), Just(Told::BehindTheFirstMessage)];
+    let grows = prop::option::of((0usize..2, 1usize..80_000, told));
+    (messages, prop::option::of(0usize..5), any::<bool>(), grows, end).prop_map(
+        |(messages, reopen_behind, sync, grows, end)| PlannedCycle {
             messages,
             reopen_behind,
             sync,
+            grows,
             end,
         },
     )
@@ -77,11 +88,27 @@ proptest! {
         let mut source = Source::new(&SIZES);
         let (mut writer, epoch) = source.enroll(&vault);
         for (nonce, plan) in (1..).zip(plans) {
-            let cycle = source.cycle(epoch, nonce, &plan.messages);
-            let count = plan.messages.len();
+            let mut messages = plan.messages;
+            if let Some((volume, by, _)) = plan.grows {
+                source.grow(volume, by);
+                let offset = source.volumes[volume].len() as u64 - 1;
+                messages.push(vec![Write { volume: volume as u32, offset, bytes: vec![9] }]);
+            }
+            let told = plan.grows.map(|(_, _, told)| told);
+            if told == Some(Told::Before) {
+                source.tell_volumes(&mut writer, epoch);
+            }
+            let cycle = source.cycle(epoch, nonce, &messages);
+            let count = messages.len();
             let cut = plan.reopen_behind.unwrap_or(0).min(count);
             writer.begin(&cycle.begin).unwrap();
-            ship(&mut writer, &cycle, 0..cut, plan.sync);
+            if told == Some(Told::BehindTheFirstMessage) {
+                ship(&mut writer, &cycle, 0..cut.min(count - 1).min(1), plan.sync);
+                source.tell_volumes(&mut writer, epoch);
+                ship(&mut writer, &cycle, cut.min(count - 1).min(1)..cut, plan.sync);
+            } else {
+                ship(&mut writer, &cycle, 0..cut, plan.sync);
+            }
             if plan.reopen_behind.is_some() {
                 drop((writer, vault));
                 vault = Vault::open_on(&path, Arc::new(LocalStorage), tiny(SEGMENT_LIMIT)).unwrap();

@@ -46,6 +46,8 @@ enum Step {
     Sync(usize, u64),
     Seal(usize),
     Abandon(usize),
+    /// A volume grew.
+    Grow,
     Reopen,
 }
 
@@ -103,6 +105,15 @@ impl Living<'_> {
         number
     }
 
+    fn grow(&mut self, writer: &mut ChainWriter, epoch: Epoch, (volume, by): (usize, usize)) {
+        self.source.grow(volume, by);
+        // The cycles that are under way end with it.
+        for cycle in self.cycles.iter_mut().skip(self.source.points.len() + 1) {
+            cycle.after[volume] = self.source.volumes[volume].clone();
+        }
+        self.step(|()| Step::Grow, |source| source.tell_volumes(writer, epoch));
+    }
+
     fn seal(&mut self, writer: &mut ChainWriter, number: usize) {
         let cycle = self.cycles[number].clone();
         let point = self.step(|_| Step::Seal(number), |_| writer.seal(&cycle.seal).unwrap());
@@ -143,11 +154,8 @@ fn live(root: &Path) -> Life {
     ];
     let cycle = life.ship(&mut writer, epoch, &first);
     life.seal(&mut writer, cycle);
-    let cycle = life.ship(
-        &mut writer,
-        epoch,
-        &[vec![write(0, 10, 6, 100)], vec![write(0, 60, 7, 100)]],
-    );
+    let second = [vec![write(0, 10, 6, 100)], vec![write(0, 60, 7, 100)]];
+    let cycle = life.ship(&mut writer, epoch, &second);
     life.seal(&mut writer, cycle);
     let lost = life.ship(&mut writer, epoch, &[vec![write(0, 10, 66, 3000)]]);
     life.step(|()| Step::Abandon(lost), |_| writer.abandon(epoch, 3).unwrap());
@@ -155,10 +163,11 @@ fn live(root: &Path) -> Life {
         |epoch| Step::Grant(*epoch),
         |_| vault.grant_epoch(CHAIN, OTHER_HOLDER).unwrap(),
     );
+    life.grow(&mut writer, epoch, (1, 5000));
     let cycle = life.ship(
         &mut writer,
         epoch,
-        &[vec![write(1, 0, 8, 2000)], vec![write(1, 5, 9, 2500)]],
+        &[vec![write(1, 0, 8, 2000)], vec![write(1, 3000, 9, 6000)]],
     );
     drop((writer, vault));
     let (_vault, mut writer) = life.step(|_| Step::Reopen, |_| reopen(&path, &storage).unwrap());
@@ -167,6 +176,7 @@ fn live(root: &Path) -> Life {
     shipped.append_from(&mut writer, 2);
     life.seal(&mut writer, cycle);
     let empty = life.ship(&mut writer, epoch, &[]);
+    life.grow(&mut writer, epoch, (0, 3000));
     life.seal(&mut writer, empty);
     let Living {
         steps,
@@ -217,7 +227,7 @@ impl Life {
                     promised.open = None;
                 }
                 Step::Abandon(_) => promised.open = None,
-                Step::Reopen => {}
+                Step::Grow | Step::Reopen => {}
             }
         }
         (promised, None)
@@ -274,6 +284,8 @@ impl Life {
             ensure(point.digest == sealed.digest, "a point is another")?;
             let opened = reader.open_point(CHAIN, point.sequence)?;
             for (volume, disk) in (0..).zip(disks) {
+                let size = opened.volumes()[volume as usize].size.0;
+                ensure(size == disk.len() as u64, "a volume has another size")?;
                 let mut bytes = vec![0; disk.len()];
                 opened.read_at(
                     farshore_blocks::VolumeIndex(volume),

@@ -152,17 +152,25 @@ impl VaultReader {
         self.with_vault(|state| {
             let chains = state.chains();
             chains
-                .map(|(chain, state)| (chain, (*state.description).clone()))
+                .map(|(chain, state)| (chain, (*state.description()).clone()))
                 .collect()
         })
     }
 
-    /// What a chain protects.
+    /// What a chain protects, as its newest point has it.
     ///
     /// # Errors
     /// When there is no such chain, or the journal is damaged.
     pub fn description(&self, chain: ChainId) -> Result<ChainDescription, VaultError> {
-        self.with_chain(chain, |state| (*state.description).clone())
+        self.with_chain(chain, |state| (*state.description()).clone())
+    }
+
+    /// What a chain protected at one of its points.
+    ///
+    /// # Errors
+    /// When there is no such chain, or the journal is damaged.
+    pub fn description_at(&self, chain: ChainId, point: Sequence) -> Result<ChainDescription, VaultError> {
+        self.with_chain(chain, |state| (**state.descriptions.at(point)).clone())
     }
 
     /// The chain's newest epoch, if one was ever granted.

@@ -13,17 +13,25 @@ pub(crate) const MOST_VOLUMES: usize = 1024;
 pub struct ChainDescription {
     /// The protected VM's name.
     pub vm: String,
-    /// Its volumes; their place here is their index.
+    /// Its volumes; their place here is their index, for ever.
     pub volumes: Vec<VolumeDescription>,
 }
 
 /// One disk of the protected VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeDescription {
-    /// Its name, unique in its chain.
+    /// Its name, unique among the volumes that are there.
     pub name: String,
-    /// Its size.
+    /// Its size; 0 where it is not there any more.
     pub size: ByteCount,
+}
+
+impl VolumeDescription {
+    /// Whether it is there.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.size > ByteCount(0)
+    }
 }
 
 /// What a cycle ships.

@@ -99,6 +99,17 @@ impl Source {
         }
     }
 
+    /// The disk is larger from now on: what it grew by is zero.
+    pub(crate) fn grow(&mut self, volume: usize, by: usize) {
+        let size = self.volumes[volume].len() + by;
+        self.volumes[volume].resize(size, 0);
+    }
+
+    /// Tells the writer which disks there are now.
+    pub(crate) fn tell_volumes(&self, writer: &mut ChainWriter, epoch: Epoch) {
+        writer.set_volumes(epoch, &self.description().volumes).unwrap();
+    }
+
     /// Creates the chain, takes the first epoch and the writer.
     pub(crate) fn enroll(&self, vault: &Vault) -> (ChainWriter, Epoch) {
         vault.create_chain(CHAIN, &self.description()).unwrap();
@@ -242,8 +253,8 @@ pub(crate) fn try_to_read_all(reader: &VaultReader, point: Sequence) -> Result<V
     let mut disks = Vec::new();
     for (number, volume) in (0..).zip(point.volumes()) {
         let mut disk = vec![0xee; volume.size.0 as usize];
-        let whole = Extent::new(ByteOffset(0), volume.size).unwrap();
-        for piece in whole.pieces(ByteCount(777)) {
+        let whole = Extent::new(ByteOffset(0), volume.size);
+        for piece in whole.iter().flat_map(|whole| whole.pieces(ByteCount(777))) {
             let (start, end) = (piece.start().0 as usize, piece.end().0 as usize);
             point.read_at(VolumeIndex(number), piece.start(), &mut disk[start..end])?;
         }

@@ -2,6 +2,7 @@
 //! in the same order and so see the same vault.
 
 mod chain;
+mod descriptions;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use farshore_blocks::{ChainId, Digest, Incarnation};
 
 pub(crate) use chain::ChainState;
+pub(crate) use descriptions::Descriptions;
 
 use crate::edit::{ChainEdit, Edit};
 
@@ -80,7 +82,8 @@ impl VaultState {
             | ChainEdit::PinChanged { .. }
             | ChainEdit::RetentionSet(_)
             | ChainEdit::StillValid { .. }
-            | ChainEdit::Layout(_) => {
+            | ChainEdit::Layout(_)
+            | ChainEdit::VolumesSet { .. } => {
                 let state = self.chains.get_mut(&chain).ok_or(Contradiction("chain"))?;
                 state.apply(edit, &self.machines)?;
             }

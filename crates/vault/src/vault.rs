@@ -93,7 +93,8 @@ impl Default for Limits {
 pub(crate) struct ChainHandle {
     pub(crate) identity: Identity,
     pub(crate) layout: ChainLayout,
-    pub(crate) description: Arc<ChainDescription>,
+    /// As it was when the handle was made.
+    description: ChainDescription,
     pub(crate) disk: Disk,
     pub(crate) committer: Arc<Committer>,
     pub(crate) segment_limit: u32,
@@ -113,7 +114,7 @@ impl ChainHandle {
     pub(crate) fn state(&self) -> ChainState {
         let state = self.committer.state();
         let chain = state.chain(self.identity.chain).cloned();
-        chain.unwrap_or_else(|| ChainState::new((*self.description).clone()))
+        chain.unwrap_or_else(|| ChainState::new(self.description.clone()))
     }
 
     /// Its newest point.
@@ -254,7 +255,7 @@ impl Vault {
         let state = self.shared.committer.state();
         let chains = state.chains();
         chains
-            .map(|(chain, state)| (chain, (*state.description).clone()))
+            .map(|(chain, state)| (chain, (**state.descriptions.latest()).clone()))
             .collect()
     }
 
@@ -277,20 +278,25 @@ impl Vault {
         Ok(ByteCount(answer.f_bavail.saturating_mul(answer.f_frsize)))
     }
 
-    /// Creates a chain; one that exists with the same description is left as it is.
+    /// Creates a chain; one that exists for this VM and volumes of these names is left as it is. How large its volumes
+    /// are is then for its writer to say.
     ///
     /// # Errors
-    /// When it exists with another description, or the file system fails.
+    /// When it exists for another VM or other volumes, or the file system fails.
     pub fn create_chain(&self, chain: ChainId, description: &ChainDescription) -> Result<(), VaultError> {
         check_description(description)?;
         // Held throughout, so that two creations of one chain do not meet.
         let _chains = self.shared.chains.lock().unwrap_or_else(PoisonError::into_inner);
         let existing = {
             let state = self.shared.committer.state();
-            state.chain(chain).map(|state| Arc::clone(&state.description))
+            state
+                .chain(chain)
+                .map(|state| Arc::clone(state.descriptions.latest()))
         };
         match existing {
-            Some(existing) if *existing == *description => Ok(self.shared.committer.confirm()?),
+            Some(existing) if protects_the_same(&existing, description) => {
+                Ok(self.shared.committer.confirm()?)
+            }
             Some(existing) => Err(VaultError::ChainDiffers {
                 chain,
                 existing: Box::new((*existing).clone()),
@@ -361,7 +367,7 @@ impl Vault {
                 chain,
             },
             layout: shared.layout.chain(chain),
-            description: Arc::clone(&known.description),
+            description: known.descriptions.first().clone(),
             disk: shared.disk.clone(),
             committer: Arc::clone(&shared.committer),
             segment_limit: shared.limits.segment_bytes,
@@ -390,6 +396,14 @@ impl Drop for WriterTenure {
     fn drop(&mut self) {
         self.chain.has_writer.store(false, Ordering::Release);
     }
+}
+
+fn protects_the_same(existing: &ChainDescription, asked: &ChainDescription) -> bool {
+    let there = existing.volumes.iter().filter(|volume| volume.is_there());
+    existing.vm == asked.vm
+        && there
+            .map(|volume| &volume.name)
+            .eq(asked.volumes.iter().map(|volume| &volume.name))
 }
 
 fn check_description(description: &ChainDescription) -> Result<(), VaultError> {

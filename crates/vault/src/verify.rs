@@ -58,7 +58,7 @@ fn verify_chain(
         identity: reader.identity(chain),
         report: ChainReport {
             chain,
-            vm: state.description.vm.clone(),
+            vm: state.descriptions.latest().vm.clone(),
             points: 0,
             frames: 0,
             bytes: ByteCount(0),

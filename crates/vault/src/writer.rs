@@ -2,7 +2,8 @@
 //!
 //! Only what [`ChainWriter::sync`] returned may be acknowledged. Crash story, in the order of the writes:
 //!
-//! 1. `begin` writes nothing: a cycle without messages leaves no trace.
+//! 1. `begin` writes nothing: a cycle without messages leaves no trace. `set_volumes` commits to the journal which
+//!    volumes the next point has, before any of their bytes come.
 //! 2. `append` writes a group of frames behind all others. Each group says which cycle and message it belongs to and
 //!    how far the cycle's proofs have come, so the groups behind the newest point are the open cycle.
 //! 3. `sync` syncs the segments, then their directory: from here on the messages are held.
@@ -23,6 +24,7 @@ mod seal;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -31,13 +33,14 @@ use farshore_blocks::{ByteCount, ByteOffset, Epoch, Frame, VolumeIndex};
 pub(crate) use flush::FlushLimits;
 pub use refused::{AbandonRefused, AppendRefused, BeginRefused, SealRefused, SyncRefused, WriterBroken};
 pub use seal::SealRequest;
+pub use volumes::VolumesRefused;
 
 use crate::{
     damage::FileError,
     memtable::Memtable,
-    records::{BasePoint, CycleKind, OpenCycle, PointRecord},
+    records::{BasePoint, ChainDescription, CycleKind, OpenCycle, PointRecord},
     storage::StorageError,
-    vault::{ChainHandle, WriterTenure},
+    vault::WriterTenure,
 };
 use building::{Building, Message};
 use segments::SegmentWriter;
@@ -47,6 +50,8 @@ use segments::SegmentWriter;
 pub struct ChainWriter {
     tenure: WriterTenure,
     newest: Option<Arc<PointRecord>>,
+    /// The volumes of the point that comes next.
+    volumes: Arc<ChainDescription>,
     segments: SegmentWriter,
     /// The entries of sealed points that are in no run.
     unindexed: Memtable,
@@ -127,7 +132,7 @@ impl ChainWriter {
         let newest = self.newest.as_ref().map(|newest| newest.as_base());
         let Some(building) = self.cycle.as_mut() else {
             check_base(begin, newest)?;
-            return Ok(self.begin_fresh(&state, begin));
+            return Ok(self.begin_fresh(begin));
         };
         let open = &building.durable;
         if open.cycle != begin.cycle {
@@ -148,8 +153,8 @@ impl ChainWriter {
         Ok(building.durable.clone())
     }
 
-    fn begin_fresh(&mut self, state: &ChainHandle, begin: &CycleBegin) -> OpenCycle {
-        let volumes = state.description.volumes.len();
+    fn begin_fresh(&mut self, begin: &CycleBegin) -> OpenCycle {
+        let volumes = self.volumes.volumes.len();
         let newest = self.newest.as_ref().map(|point| point.sequence);
         let open = OpenCycle {
             cycle: begin.cycle,
@@ -199,10 +204,10 @@ impl ChainWriter {
             });
         }
         for frame in frames {
-            check_bounds(&state, frame.volume(), frame.extent().end())?;
+            check_bounds(&self.volumes, frame.volume(), frame.extent().end())?;
         }
         for (volume, watermark) in watermarks {
-            check_bounds(&state, *volume, *watermark)?;
+            check_bounds(&self.volumes, *volume, *watermark)?;
         }
         let message = Message {
             number: message_number,
@@ -291,8 +296,12 @@ fn check_base(begin: &CycleBegin, newest: Option<BasePoint>) -> Result<(), Begin
     }
 }
 
-fn check_bounds(state: &ChainHandle, volume: VolumeIndex, end: ByteOffset) -> Result<(), AppendRefused> {
-    let volumes = &state.description.volumes;
+fn check_bounds(
+    description: &ChainDescription,
+    volume: VolumeIndex,
+    end: ByteOffset,
+) -> Result<(), AppendRefused> {
+    let volumes = &description.volumes;
     let Some(described) = volumes.get(volume.as_usize()) else {
         let volumes = volumes.len();
         return Err(AppendRefused::UnknownVolume { volume, volumes });

@@ -1,5 +1,7 @@
 //! Edits to and from the bodies of the journal's records.
 
+mod volumes;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,13 +16,12 @@ use crate::{
         FormatError, Position,
         fields::{Encoder, Fields},
     },
-    records::{
-        BasePoint, ChainDescription, CycleKind, Gap, MOST_VOLUMES, OpenCycle, Pin, PointKind, PointRecord,
-        VolumeDescription,
-    },
+    records::{BasePoint, CycleKind, Gap, OpenCycle, Pin, PointKind, PointRecord},
     retention::RetentionPolicy,
     tree::{Attachment, RootNode, RunSummary},
 };
+
+use volumes::{description, put_description, put_volumes, volumes};
 
 type Decoded<T> = Result<T, FormatError>;
 
@@ -91,6 +92,7 @@ impl ChainEdit {
             Self::RetentionSet(_) => 26,
             Self::StillValid { .. } => 27,
             Self::Layout(_) => 28,
+            Self::VolumesSet { .. } => 29,
         }
     }
 
@@ -119,6 +121,10 @@ impl ChainEdit {
                 body.u64(sequence.0).u64(at.0);
             }
             Self::Layout(words) => put_layout(body, words),
+            Self::VolumesSet { from, volumes } => {
+                body.u64(from.0);
+                put_volumes(body, volumes);
+            }
         }
     }
 
@@ -154,35 +160,15 @@ impl ChainEdit {
                 at: WallTime(fields.u64()?),
             },
             28 => Self::Layout(layout(fields)?),
+            29 => Self::VolumesSet {
+                from: Sequence(fields.u64()?),
+                volumes: volumes(fields)?,
+            },
             _ => {
                 return Err(FormatError::Bounds {
                     field: "kind of record",
                 });
             }
-        })
-    }
-}
-
-fn put_description(body: &mut Encoder, description: &ChainDescription) {
-    body.byte_string(description.vm.as_bytes());
-    body.list(description.volumes.iter(), |body, volume| {
-        body.u64(volume.size.0).byte_string(volume.name.as_bytes());
-    });
-}
-
-fn description(fields: &mut Fields<'_>) -> Decoded<ChainDescription> {
-    let vm = fields.text()?.to_owned();
-    let volumes = fields.list(12, |fields| {
-        Ok(VolumeDescription {
-            size: ByteCount(fields.u64()?),
-            name: fields.text()?.to_owned(),
-        })
-    })?;
-    if (1..=MOST_VOLUMES).contains(&volumes.len()) {
-        Ok(ChainDescription { vm, volumes })
-    } else {
-        Err(FormatError::Bounds {
-            field: "number of volumes",
         })
     }
 }

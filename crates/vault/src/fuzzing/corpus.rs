@@ -221,7 +221,7 @@ fn of_chains() -> Vec<ChainEdit> {
 }
 
 /// What happens to its files.
-fn of_files() -> [ChainEdit; 2] {
+fn of_files() -> [ChainEdit; 3] {
     [
         ChainEdit::Indexed(IndexChange {
             removed: vec![1, 2],
@@ -230,6 +230,13 @@ fn of_files() -> [ChainEdit; 2] {
             settled_through: Some(Sequence(1)),
             ..IndexChange::default()
         }),
+        ChainEdit::VolumesSet {
+            from: Sequence(2),
+            volumes: vec![VolumeDescription {
+                name: "root".to_owned(),
+                size: ByteCount(1 << 21),
+            }],
+        },
         ChainEdit::Layout(ChainLayoutWords {
             tail: POSITION,
             indexed_through: POSITION,

@@ -93,7 +93,7 @@ impl PointReader {
         )
         .map_err(failed)?;
         Ok(Self {
-            description: Arc::clone(&state.description),
+            description: Arc::clone(state.descriptions.at(point)),
             record,
             unindexed,
             runs,
@@ -117,10 +117,16 @@ impl PointReader {
         &self.description.vm
     }
 
-    /// Its volumes, in the order of their indices.
+    /// Its volumes, in the order of their indices. Those that were not there at its instant have no size.
     #[must_use]
     pub fn volumes(&self) -> &[VolumeDescription] {
         &self.description.volumes
+    }
+
+    /// Those of its volumes that were there at its instant.
+    pub fn volumes_there(&self) -> impl Iterator<Item = (VolumeIndex, &VolumeDescription)> {
+        let indexed = (0..).map(VolumeIndex).zip(self.volumes());
+        indexed.filter(|(_, volume)| volume.is_there())
     }
 
     /// Fills `buffer` with the volume's bytes from `offset`; what was never written is zero.

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use farshore_blocks::{Digest, Epoch, Sequence, clock::WallTime};
 
-use super::Contradiction;
+use super::{Contradiction, Descriptions};
 use crate::{
     edit::{ChainEdit, ChainLayoutWords, IndexChange, PackChange, SealedPoint},
     format::{Position, SegmentName},
@@ -23,7 +23,7 @@ const MOST_SEGMENTS_OF_A_CYCLE: u32 = 1 << 20;
 /// One chain, as the journal tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChainState {
-    pub(crate) description: Arc<ChainDescription>,
+    pub(crate) descriptions: Descriptions,
     pub(crate) epoch: Option<Epoch>,
     points: BTreeMap<Sequence, Arc<PointRecord>>,
     /// Dropped points, by the first of each gap; gaps never touch one another.
@@ -52,7 +52,7 @@ pub(crate) struct ChainState {
 impl ChainState {
     pub(crate) fn new(description: ChainDescription) -> Self {
         Self {
-            description: Arc::new(description),
+            descriptions: Descriptions::new(description),
             epoch: None,
             points: BTreeMap::new(),
             gaps: BTreeMap::new(),
@@ -91,6 +91,15 @@ impl ChainState {
     /// The sequence of the newest point; 0 if there is none.
     pub(crate) fn newest_sequence(&self) -> Sequence {
         self.newest().map_or(Sequence(0), |newest| newest.sequence)
+    }
+
+    /// The volumes as the newest point has them; while there is none, as the first one will.
+    pub(crate) fn description(&self) -> Arc<ChainDescription> {
+        let described = match self.newest() {
+            Some(newest) => self.descriptions.at(newest.sequence),
+            None => self.descriptions.latest(),
+        };
+        Arc::clone(described)
     }
 
     /// The newest point, as the base of the next cycle.
@@ -146,6 +155,9 @@ impl ChainState {
                 }
             }
             ChainEdit::Layout(words) => self.lay_out(words),
+            ChainEdit::VolumesSet { from, volumes } => {
+                self.descriptions.set(from, self.newest_sequence(), volumes)?;
+            }
         }
         Ok(())
     }
@@ -165,7 +177,7 @@ impl ChainState {
         {
             return Err(Contradiction("sequence"));
         }
-        if record.changes.len() != self.description.volumes.len() {
+        if record.changes.len() != self.descriptions.at(record.sequence).volumes.len() {
             return Err(Contradiction("number of volumes"));
         }
         // Each segment is kept by its number: a place that no cycle can reach must not make memory of itself.
@@ -311,9 +323,17 @@ impl ChainState {
 
     /// Edits that add up to this state.
     pub(super) fn as_edits(&self) -> Vec<ChainEdit> {
-        let mut edits = vec![ChainEdit::Created((*self.description).clone())];
+        let mut edits = vec![ChainEdit::Created(self.descriptions.first().clone())];
         edits.extend(self.epoch.map(ChainEdit::EpochGranted));
+        let mut changes = self.descriptions.changes().peekable();
+        let volumes_set = |(from, description): (Sequence, &Arc<ChainDescription>)| ChainEdit::VolumesSet {
+            from,
+            volumes: description.volumes.clone(),
+        };
         for point in self.points.values() {
+            while let Some(change) = changes.next_if(|(from, _)| *from <= point.sequence) {
+                edits.push(volumes_set(change));
+            }
             let record = PointRecord {
                 machine: Bytes::new(),
                 ..(**point).clone()
@@ -324,6 +344,7 @@ impl ChainState {
                 tail: Position::START,
             });
         }
+        edits.extend(changes.map(volumes_set));
         edits.extend(self.gaps.values().copied().map(ChainEdit::Gap));
         edits.extend(self.pins.iter().map(|(sequence, pin)| ChainEdit::PinChanged {
             sequence: *sequence,

@@ -106,12 +106,17 @@ fn open(sequence: u64) -> OpenCycle {
 /// Edits of every kind, each of which fits those before it.
 #[expect(clippy::too_many_lines, reason = "it is a list")]
 fn life() -> Vec<Edit> {
+    let root_of = |size| VolumeDescription {
+        name: "root".to_owned(),
+        size: ByteCount(size),
+    };
     let description = ChainDescription {
         vm: "web".to_owned(),
-        volumes: vec![VolumeDescription {
-            name: "root".to_owned(),
-            size: ByteCount(1 << 40),
-        }],
+        volumes: vec![root_of(1 << 39)],
+    };
+    let volumes_set = |from, size| ChainEdit::VolumesSet {
+        from: Sequence(from),
+        volumes: vec![root_of(size)],
     };
     let added = |runs: Vec<RunSummary>, through, open| {
         ChainEdit::Indexed(IndexChange {
@@ -131,7 +136,13 @@ fn life() -> Vec<Edit> {
         },
     ];
     let mut chain = vec![ChainEdit::Created(description), ChainEdit::EpochGranted(EPOCH)];
-    chain.extend((1..=6).map(|sequence| sealed(sequence, at(u32::try_from(sequence).unwrap(), 8192))));
+    let point = |sequence: u64| sealed(sequence, at(u32::try_from(sequence).unwrap(), 8192));
+    chain.extend((1..=2).map(point));
+    chain.push(volumes_set(3, 1 << 40));
+    chain.extend((3..=4).map(point));
+    chain.extend([volumes_set(5, 1 << 41), volumes_set(5, 1 << 42)]);
+    chain.extend((5..=6).map(point));
+    chain.push(volumes_set(7, 1 << 43));
     chain.extend([
         ChainEdit::Dropped {
             first: Sequence(4),

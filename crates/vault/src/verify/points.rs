@@ -1,6 +1,6 @@
 //! The walk through the segments: what was sealed is what is there.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use farshore_blocks::{ByteCount, ByteOffset, ChangeHasher, Sequence, VolumeIndex, point_digest};
 
@@ -32,7 +32,7 @@ impl ChainProof<'_> {
         let settled = self.state.settled_through;
         let points: Vec<_> = self.state.points().cloned().collect();
         for point in points {
-            let blank = vec![ChangeHasher::default(); self.state.description.volumes.len()];
+            let blank = vec![ChangeHasher::default(); self.volumes_of(point.sequence)];
             let proven = hashers.remove(&point.sequence).unwrap_or(blank);
             match self.prove_point(&point, (point.sequence > settled).then_some(&proven)) {
                 Ok(()) => self.report.points = self.report.points.saturating_add(1),
@@ -88,7 +88,8 @@ impl ChainProof<'_> {
             return;
         }
         self.tell(sequence);
-        let volumes = self.state.description.volumes.len();
+        let description = Arc::clone(self.state.descriptions.at(sequence));
+        let volumes = description.volumes.len();
         let hashers = hashers
             .entry(sequence)
             .or_insert_with(|| vec![ChangeHasher::default(); volumes]);
@@ -96,9 +97,7 @@ impl ChainProof<'_> {
         for (offset, stored) in found.frames() {
             end = offset.saturating_add(stored.stored_bytes);
             let (volume, start) = (stored.volume, stored.extent.start());
-            let size = self
-                .state
-                .description
+            let size = description
                 .volumes
                 .get(volume.as_usize())
                 .map_or(0, |volume| volume.size.0);
@@ -128,13 +127,17 @@ impl ChainProof<'_> {
         }
     }
 
+    fn volumes_of(&self, point: Sequence) -> usize {
+        self.state.descriptions.at(point).volumes.len()
+    }
+
     fn count(&mut self, length: ByteCount) {
         self.report.frames = self.report.frames.saturating_add(1);
         self.report.bytes = ByteCount(self.report.bytes.0.saturating_add(length.0));
     }
 
     fn prove_point(&self, point: &PointRecord, proven: Option<&Vec<ChangeHasher>>) -> Result<(), Problem> {
-        let volumes = self.state.description.volumes.len();
+        let volumes = self.volumes_of(point.sequence);
         for ((volume, hasher), sealed) in (0..).zip(proven.into_iter().flatten()).zip(&point.changes) {
             let (actual, sealed) = (hasher.digest(), *sealed);
             // Where a frame is known to be damaged, that its volume's digest differs says nothing more.

@@ -45,6 +45,14 @@ impl Building {
         }
     }
 
+    /// The chain has so many volumes now; of those that are new nothing was appended yet.
+    pub(super) fn know_volumes(&mut self, volumes: usize) {
+        for open in [&mut self.durable, &mut self.appended] {
+            open.watermarks.resize(volumes, ByteOffset(0));
+            open.changes.resize(volumes, ChangeDigest::default());
+        }
+    }
+
     pub(super) fn has_unsynced(&self) -> bool {
         self.appended != self.durable
     }

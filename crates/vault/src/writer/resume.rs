@@ -58,6 +58,7 @@ pub(super) fn open(tenure: WriterTenure) -> Result<ChainWriter, FileError> {
     sweep(&chain, end);
     Ok(ChainWriter {
         newest: state.newest().cloned(),
+        volumes: Arc::clone(state.descriptions.latest()),
         segments: SegmentWriter::new(chain, end),
         tenure,
         unindexed,
@@ -72,7 +73,7 @@ fn find_open(chain: &ChainHandle, state: &ChainState, begin: Position) -> Result
     let mut found: Vec<FoundGroup> = Vec::new();
     let mut at = begin;
     while let Some(group) = next_group(chain, &mut at)? {
-        if !follows(chain, state, found.last(), &group.group) {
+        if !follows(state, found.last(), &group.group) {
             break;
         }
         at = group.end;
@@ -129,14 +130,14 @@ fn next_group(chain: &ChainHandle, at: &mut Position) -> Result<Option<FoundGrou
 }
 
 /// Whether a group goes on where the one before it, or what was flushed, ended.
-fn follows(chain: &ChainHandle, state: &ChainState, before: Option<&FoundGroup>, group: &Group) -> bool {
+fn follows(state: &ChainState, before: Option<&FoundGroup>, group: &Group) -> bool {
     let flushed = state.open.as_ref();
     let words = &group.words;
     let base = state.base().map_or(Digest::default(), |base| base.digest);
     let cycle = before
         .map(|before| before.group.words.cycle)
         .or(flushed.map(|open| open.cycle));
-    let volumes = &chain.description.volumes;
+    let volumes = &state.descriptions.latest().volumes;
     let (message, index) = match before.map(|before| (before.group.message, before.group.part)) {
         Some((message, part)) if part.ends == MessageEnds::Later => (message, part.index.saturating_add(1)),
         Some((message, _)) => (message.saturating_add(1), 0),
@@ -235,6 +236,8 @@ fn rebuild(state: &ChainState, found: &[FoundGroup]) -> Option<Building> {
         .clone()
         .or_else(|| first.map(|group| blank(state, group)))?;
     let mut building = Building::new(open);
+    // Volumes that were added after the open cycle was flushed.
+    building.know_volumes(state.descriptions.latest().volumes.len());
     for group in found {
         let (words, open) = (&group.group.words, &mut building.appended);
         open.epoch = words.epoch;
@@ -256,7 +259,7 @@ fn rebuild(state: &ChainState, found: &[FoundGroup]) -> Option<Building> {
 }
 
 fn blank(state: &ChainState, group: &Group) -> OpenCycle {
-    let volumes = state.description.volumes.len();
+    let volumes = state.descriptions.latest().volumes.len();
     OpenCycle {
         cycle: group.words.cycle,
         kind: group.words.kind,

@@ -17,6 +17,12 @@ enum Act {
     /// Drops the points whose place from the newest has its bit set.
     Drop(u32),
     Maintain,
+    /// A disk grows by so many bytes, of which the last ones are written.
+    Grow(u32, usize),
+    /// A disk of this size is added.
+    Add(usize),
+    /// A disk goes away, if another one stays.
+    Remove(u32),
     /// Begins a pass that is stopped when it asks so many times.
     MaintainUntil(u32),
     Reopen,
@@ -44,6 +50,9 @@ fn an_act() -> impl Strategy<Value = Act> {
         4 => Just(Act::Maintain),
         2 => (1u32..4).prop_map(Act::MaintainUntil),
         2 => Just(Act::Reopen),
+        2 => (0u32..2, 1usize..70_000).prop_map(|(volume, by)| Act::Grow(volume, by)),
+        1 => (1usize..70_000).prop_map(Act::Add),
+        1 => (0u32..3).prop_map(Act::Remove),
     ]
 }
 
@@ -63,6 +72,9 @@ impl std::fmt::Debug for Act {
             Self::Abandon(messages) => write!(formatter, "Abandon({:?})", spans(messages)),
             Self::Drop(bits) => write!(formatter, "Drop({bits})"),
             Self::Maintain => formatter.write_str("Maintain"),
+            Self::Grow(volume, by) => write!(formatter, "Grow({volume}, {by})"),
+            Self::Add(size) => write!(formatter, "Add({size})"),
+            Self::Remove(volume) => write!(formatter, "Remove({volume})"),
             Self::MaintainUntil(asked) => write!(formatter, "MaintainUntil({asked})"),
             Self::Reopen => formatter.write_str("Reopen"),
         }
@@ -95,11 +107,67 @@ fn seal_slowly(life: &mut Life, messages: &[Vec<Write>]) {
     life.source.sealed(cycle, point);
 }
 
+/// Those of the writes that the disks still have room for.
+fn fitting(life: &Life, mut messages: Vec<Vec<Write>>) -> Vec<Vec<Write>> {
+    for message in &mut messages {
+        message.retain(|write| {
+            let disk = life.source.volumes[write.volume as usize].len();
+            write.offset as usize + write.bytes.len() <= disk
+        });
+    }
+    messages
+}
+
+fn change_volumes(life: &mut Life, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
+    change(&mut life.source.volumes);
+    let (volumes, epoch) = (life.source.description().volumes, life.epoch);
+    life.writer().set_volumes(epoch, &volumes).unwrap();
+}
+
+fn grow(life: &mut Life, volume: u32, by: usize) {
+    let size = life.source.volumes[volume as usize].len();
+    if size == 0 {
+        return;
+    }
+    change_volumes(life, |disks| disks[volume as usize].resize(size + by, 0));
+    let end = by.min(5000);
+    let offset = (size + by - end) as u64;
+    let bytes = vec![7; end];
+    life.seal(&[vec![Write {
+        volume,
+        offset,
+        bytes,
+    }]]);
+}
+
+fn remove(life: &mut Life, volume: u32) {
+    let disks = &life.source.volumes;
+    let others = (0u32..)
+        .zip(disks)
+        .filter(|(index, disk)| *index != volume && !disk.is_empty());
+    if others.count() > 0 && (volume as usize) < disks.len() {
+        change_volumes(life, |disks| disks[volume as usize].clear());
+        life.seal(&[]);
+    }
+}
+
 fn act_out(life: &mut Life, act: Act) {
     match act {
-        Act::Seal(messages) => drop(life.seal(&messages)),
-        Act::SealSlowly(messages) => seal_slowly(life, &messages),
-        Act::Abandon(messages) => life.abandon(&messages),
+        Act::Seal(messages) => {
+            let messages = fitting(life, messages);
+            life.seal(&messages);
+        }
+        Act::SealSlowly(messages) => {
+            let messages = fitting(life, messages);
+            seal_slowly(life, &messages);
+        }
+        Act::Abandon(messages) => {
+            let messages = fitting(life, messages);
+            life.abandon(&messages);
+        }
+        Act::Grow(volume, by) => grow(life, volume, by),
+        Act::Add(size) => change_volumes(life, |disks| disks.push(vec![0; size])),
+        Act::Remove(volume) => remove(life, volume),
         Act::Drop(bits) => {
             let newest = life.source.newest.map_or(0, |newest| newest.sequence.0);
             life.drop_points(|point| bits >> ((newest - point.sequence.0) % 32) & 1 == 1);

@@ -4,6 +4,7 @@ mod audit;
 mod damage;
 mod policies;
 mod retention;
+mod volumes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -90,7 +91,10 @@ impl Reconciler {
         let Some(declared) = records::declared_vm(&*self.store, &vm.name)? else {
             return Ok(false);
         };
-        if damage::news(view, &declared, vm).is_some() || audit::news(view, &declared, vm).is_some() {
+        if damage::news(view, &declared, vm).is_some()
+            || audit::news(view, &declared, vm).is_some()
+            || volumes::news(view, &declared, vm).is_some()
+        {
             return Ok(true);
         }
         let Some(sight) = sight(view, &declared, vm) else {
@@ -133,6 +137,11 @@ impl Reconciler {
             if let Some(news) = audit::news(view, &declared, &vm) {
                 vm.audit_told = Some(news.found_at);
                 work.tell(&news.event(&vm.subject(), now))?;
+                work.put(&vm)?;
+            }
+            if let Some(news) = volumes::news(view, &declared, &vm) {
+                work.tell(&news.event(&vm.subject(), now))?;
+                vm.volumes = news.volumes;
                 work.put(&vm)?;
             }
             let Some(sight) = sight(view, &declared, &vm) else {

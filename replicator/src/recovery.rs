@@ -80,13 +80,11 @@ pub enum RecoveryError {
     /// What the point says of its machine is not understood.
     #[error("the machine specification of point {0} cannot be understood")]
     Machine(Sequence, #[source] serde_json::Error),
-    /// The machine has other disks than the chain has volumes.
-    #[error("point {sequence} has volume `{volume}` where the machine's disk is `{disk}`")]
-    DisksDiffer {
+    /// The machine has a disk that the point does not have.
+    #[error("point {sequence} has no volume for the machine's disk `{disk}`")]
+    NoSuchVolume {
         /// Which point.
         sequence: Sequence,
-        /// The chain's volume.
-        volume: String,
         /// The machine's disk.
         disk: String,
     },
@@ -114,7 +112,7 @@ impl RecoveryPlan {
             .ok_or(RecoveryError::NoSuchPoint { chain, sequence })?;
         let machine: MachineSpecification = serde_json::from_slice(&point.machine)
             .map_err(|source| RecoveryError::Machine(point.sequence, source))?;
-        let volumes = reader.description(chain)?.volumes;
+        let volumes = reader.description_at(chain, sequence)?.volumes;
         let plan = Self {
             point,
             machine,
@@ -126,18 +124,17 @@ impl RecoveryPlan {
     /// The machine's disks, as volumes that are exported at `socket`.
     fn disks(&self, socket: &Path) -> Result<Vec<RecoveryDisk>, RecoveryError> {
         let mut disks = Vec::new();
-        for (index, disk) in self.machine.disks.iter().enumerate() {
-            match self.volumes.get(index).filter(|volume| volume.name == disk.name) {
+        for disk in &self.machine.disks {
+            let mut there = self.volumes.iter().filter(|volume| volume.is_there());
+            match there.find(|volume| volume.name == disk.name) {
                 Some(volume) => disks.push(RecoveryDisk {
                     name: volume.name.clone(),
                     size: volume.size,
                     export_socket: PathBuf::from(socket),
                 }),
                 None => {
-                    let volume = self.volumes.get(index).map(|volume| volume.name.clone());
-                    return Err(RecoveryError::DisksDiffer {
+                    return Err(RecoveryError::NoSuchVolume {
                         sequence: self.point.sequence,
-                        volume: volume.unwrap_or_default(),
                         disk: disk.name.clone(),
                     });
                 }

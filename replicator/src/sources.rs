@@ -23,7 +23,8 @@ use crate::{
     configuration::{Plaintext, is_loopback},
     metrics::Metrics,
     source::{
-        ApplicationPoints, Audit, AuditFiles, Ended, Engine, LinkPaces, Packers, SourcePhase, SourceState,
+        ApplicationPoints, Audit, AuditFiles, Ended, Engine, LinkPaces, Packers, PlacedSource, SourcePhase,
+        SourceState,
     },
 };
 use any::AnySource;
@@ -282,7 +283,7 @@ impl Sources {
         let stop = CancellationToken::new();
         let assignment = seat.assignment.clone();
         let engine = Engine {
-            source: self.source_of(&assignment),
+            source: PlacedSource::new(self.source_of(&assignment)),
             assignment: assignment.clone(),
             state: seat.state.clone(),
             metrics: self.metrics.clone(),

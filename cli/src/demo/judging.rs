@@ -49,10 +49,7 @@ pub(super) fn judge_point(
 }
 
 fn disk<'a>(point: &'a PointReader, name: &str) -> anyhow::Result<PointDisk<'a>> {
-    let found = (0..).zip(point.volumes()).find(|(_, volume)| volume.name == name);
-    let (index, _) = found.with_context(|| format!("the point has no volume `{name}`"))?;
-    Ok(PointDisk {
-        point,
-        volume: VolumeIndex(index),
-    })
+    let found = point.volumes_there().find(|(_, volume)| volume.name == name);
+    let (volume, _) = found.with_context(|| format!("the point has no volume `{name}`"))?;
+    Ok(PointDisk { point, volume })
 }

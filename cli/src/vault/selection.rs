@@ -163,7 +163,7 @@ impl PointChoice {
 
 /// That the point has no volume of this name, and which it has.
 pub(crate) fn no_such_volume(point: &PointReader, name: &str) -> CliError {
-    let known = point.volumes().iter().map(|volume| volume.name.as_str());
+    let known = point.volumes_there().map(|(_, volume)| volume.name.as_str());
     CliError::NotFound {
         message: format!(
             "VM `{}` has no volume `{name}`; it has {}",

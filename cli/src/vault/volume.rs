@@ -19,14 +19,14 @@ pub(super) struct PointVolume {
 }
 
 impl PointVolume {
-    /// Every volume of the point with its name, in order.
+    /// Every volume that the point has, with its name, in order.
     pub(super) fn all(point: &Arc<PointReader>) -> Vec<(String, Self)> {
-        let volumes = (0..).zip(point.volumes());
-        volumes
-            .map(|(index, described)| {
+        point
+            .volumes_there()
+            .map(|(volume, described)| {
                 let volume = Self {
                     point: Arc::clone(point),
-                    volume: VolumeIndex(index),
+                    volume,
                     size: described.size,
                 };
                 (described.name.clone(), volume)

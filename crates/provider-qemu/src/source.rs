@@ -190,7 +190,8 @@ impl Source for QemuSource {
                 ScanState::Open => ScanTruth::Open { from_round: 0 },
             },
         };
-        let attached = Attached::settle_anew(hypervisor, &self.site, identity, truth).await?;
+        let attached =
+            Attached::settle_anew(hypervisor, &self.site, identity, (truth, &replica.sizes)).await?;
         let tracking = match attached.position() {
             Position::Since(_) => Tracking::SincePoint,
             Position::Scan { .. } => Tracking::SinceScan,

@@ -28,10 +28,12 @@ pub enum ScanState {
 }
 
 /// What the target has of the chain: the truth that leftovers at the source are judged by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaState {
     /// The newest sealed point; 0 if there is none.
     pub newest: Sequence,
+    /// How large each volume is in that point, in the machine's order; 0: it is not in it. Empty: as large as it is now.
+    pub sizes: Vec<ByteCount>,
     /// Whether an unsealed scan towards `newest + 1` is open there.
     pub scan: ScanState,
 }
@@ -100,7 +102,7 @@ pub struct CapturedVolume {
     /// Its size now. It may be larger than in the capture before: a disk can grow while it is protected.
     pub size: ByteCount,
     /// In ascending order, not overlapping. A scan covers the whole volume with them; the others hold all by which a disk
-    /// grew since the last capture that was done, or since [`Source::attach`].
+    /// grew since the last capture that was done, or beyond the size that [`Source::attach`] was told.
     pub extents: Vec<StatedExtent>,
 }
 
@@ -230,7 +232,7 @@ pub trait Source: Send {
         outcome: Outcome,
     ) -> impl Future<Output = Result<(), SourceError>> + Send;
 
-    /// How many bytes have changed since the last point, as tracking counts them now.
+    /// How many bytes have changed since the last point, as tracking counts them now, and by how many disks grew.
     fn backlog(&mut self) -> impl Future<Output = Result<ByteCount, SourceError>> + Send;
 
     /// Removes everything that was put beside the VM: it is left as it was before protection. Of a VM that does not

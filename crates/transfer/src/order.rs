@@ -4,10 +4,11 @@
 //! |---|---|---|---|---|---|---|
 //! | AwaitingHello | Idle | refused | refused | refused | refused | refused |
 //! | Idle | refused | InCycle | refused | refused | Idle | Idle |
-//! | InCycle | refused | refused | InCycle | Idle | Idle | refused |
+//! | InCycle | refused | InCycle | InCycle | Idle | Idle | refused |
 //!
 //! Abandoning is admitted while idle because a source that lost its memory abandons the cycle that it was
-//! welcomed with. In a cycle, changes, seal and abandon must name that very cycle.
+//! welcomed with. A cycle may be begun again in the middle, with volumes that have grown. In a cycle, all of these must
+//! name that very cycle.
 
 /// Where a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +75,9 @@ pub fn admit(phase: Phase, received: Received) -> Result<Phase, Violation> {
         (Phase::AwaitingHello, Received::Hello)
         | (Phase::Idle, Received::Abandon(_) | Received::StillValid) => Ok(Phase::Idle),
         (Phase::Idle, Received::Begin(cycle)) => Ok(Phase::InCycle(cycle)),
-        (Phase::InCycle(open), Received::Changes(named)) => same_cycle(named, open, phase),
+        (Phase::InCycle(open), Received::Begin(named) | Received::Changes(named)) => {
+            same_cycle(named, open, phase)
+        }
         (Phase::InCycle(open), Received::Seal(named) | Received::Abandon(named)) => {
             same_cycle(named, open, Phase::Idle)
         }
@@ -87,7 +90,7 @@ pub fn admit(phase: Phase, received: Received) -> Result<Phase, Violation> {
             | Received::StillValid,
         )
         | (Phase::Idle, Received::Hello | Received::Changes(_) | Received::Seal(_))
-        | (Phase::InCycle(_), Received::Hello | Received::Begin(_) | Received::StillValid) => {
+        | (Phase::InCycle(_), Received::Hello | Received::StillValid) => {
             Err(Violation::OutOfOrder { phase, received })
         }
     }
@@ -145,7 +148,12 @@ mod tests {
 
     #[test]
     fn another_cycle_than_the_open_one_is_refused() {
-        for received in [Received::Changes(8), Received::Seal(8), Received::Abandon(8)] {
+        for received in [
+            Received::Begin(8),
+            Received::Changes(8),
+            Received::Seal(8),
+            Received::Abandon(8),
+        ] {
             let refused = admit(Phase::InCycle(7), received).unwrap_err();
             assert_eq!(refused, Violation::WrongCycle { open: 7, named: 8 });
         }

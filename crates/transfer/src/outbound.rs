@@ -106,6 +106,12 @@ impl Outbound {
         self.hashers.iter().map(ChangeHasher::digest).collect()
     }
 
+    /// The cycle is of so many volumes now, if that is more than before.
+    pub fn know_volumes(&mut self, volumes: usize) {
+        let known = self.hashers.len();
+        self.hashers.resize(known.max(volumes), ChangeHasher::default());
+    }
+
     /// Takes the next message in; it is to be sent now. Frames of volumes that do not exist are not hashed, and
     /// the target refuses them.
     pub fn push(&mut self, frames: Vec<Frame>, watermarks: Vec<Watermark>) -> Message {

@@ -9,7 +9,7 @@ use super::Member;
 use crate::{
     assignment::Assignment,
     convert,
-    source::{AuditMismatch, AuditState, CycleTimes, SourcePhase, SourceState},
+    source::{AuditMismatch, CycleTimes, SourcePhase, SourceState},
     target::{ChainDamage, ChainStanding, DamagedPlace, NewestNeeds, Targets},
 };
 
@@ -58,6 +58,7 @@ fn source_out(assignment: &Assignment, state: SourceState) -> v1::SourceStatus {
         SourcePhase::Resynchronizing => v1::SourcePhase::Resynchronizing,
         SourcePhase::Fenced => v1::SourcePhase::Fenced,
     };
+    let audit = Some(audit_out(&state));
     v1::SourceStatus {
         vm: assignment.machine.vm.clone(),
         chain: assignment.chain.as_bytes().to_vec().into(),
@@ -70,10 +71,18 @@ fn source_out(assignment: &Assignment, state: SourceState) -> v1::SourceStatus {
         last_cycle: state.last_cycle.map(|times| convert::duration_out(times.took)),
         last_hold: state.last_cycle.map(|times| convert::duration_out(times.hold)),
         last_cycle_times: state.last_cycle.map(times_out),
-        audit: Some(audit_out(assignment, &state.audit)),
+        audit,
         app_consistency_missed: state.app_consistency_missed,
         newest: state.newest.map(convert::point_head_out),
         policy: Some(convert::source_policy_out(assignment.policy())),
+        volumes: state
+            .volumes
+            .into_iter()
+            .map(|volume| v1::Volume {
+                name: volume.name,
+                size_bytes: volume.size.0,
+            })
+            .collect(),
     }
 }
 
@@ -87,9 +96,11 @@ fn times_out(times: CycleTimes) -> v1::CycleTimes {
     }
 }
 
-fn audit_out(assignment: &Assignment, audit: &AuditState) -> v1::AuditStatus {
+fn audit_out(state: &SourceState) -> v1::AuditStatus {
+    let audit = &state.audit;
     let mismatch = |mismatch: AuditMismatch| {
-        let volume = assignment.volumes.get(mismatch.volume.as_usize());
+        let mut volumes = state.volumes.iter();
+        let volume = volumes.find(|volume| volume.index == mismatch.volume);
         v1::AuditMismatch {
             volume: volume.map(|volume| volume.name.clone()).unwrap_or_default(),
             offset_bytes: mismatch.block.start().0,

@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
-use farshore_blocks::{BlockHash, Extent, HASHED_BLOCK, Sequence, VolumeIndex};
+use farshore_blocks::{BlockHash, ByteCount, Extent, HASHED_BLOCK, Sequence, VolumeIndex};
 use farshore_proto::v1::{self, replication_client::ReplicationClient};
 use tokio::time::{Instant, timeout};
 use tonic::{
@@ -61,6 +61,8 @@ pub(crate) struct Comparison {
     /// How many blocks are asked for at once.
     at_once: u64,
     told: Option<Told>,
+    /// How large each volume is in the point, by index: what lies behind is zero there. None: as large as what is asked.
+    sizes: Option<Vec<ByteCount>>,
 }
 
 /// What the target is telling.
@@ -103,7 +105,16 @@ impl Comparison {
             },
             at_once: u64::MAX,
             told: None,
+            sizes: None,
         })
+    }
+
+    /// The volumes are so large in the point; the disks may have grown since.
+    pub(crate) fn of_volumes(self, sizes: Vec<ByteCount>) -> Self {
+        Self {
+            sizes: Some(sizes),
+            ..self
+        }
     }
 
     /// From now on with another point, asking for so many blocks at once and not for all.
@@ -150,6 +161,12 @@ impl Comparison {
     }
 
     async fn hash(&mut self, volume: VolumeIndex, block: u64) -> Result<BlockHash, ComparisonError> {
+        if let Some(sizes) = &self.sizes {
+            let size = sizes.get(volume.as_usize()).map_or(0, |size| size.0);
+            if block.saturating_mul(HASHED_BLOCK.0) >= size {
+                return Ok(BlockHash::Zero);
+            }
+        }
         let deadline = Instant::now() + PATIENCE;
         let mut pauses = Pauses::between(SHORTEST_PAUSE, LONGEST_PAUSE);
         loop {

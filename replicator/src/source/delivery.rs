@@ -3,13 +3,14 @@
 
 mod mending;
 mod shipping;
+mod telling;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use farshore_blocks::{Digest, Sequence, clock::WallTime, point_digest};
 use farshore_proto::v1::{self, source_message::Body, target_message};
-use farshore_provider::SourceError;
+use farshore_provider::{CapturedVolume, SourceError};
 use farshore_transfer::{HeldCycle, Outbound, PointHead};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ use super::{
     pace::Pace,
     packing::Packers,
     tuning::Tuning,
+    volumes::ChainVolumes,
 };
 use crate::{assignment::Assignment, convert, metrics::Metrics};
 use mending::{Mended, unknown};
@@ -60,6 +62,7 @@ pub(crate) struct Lane {
     pub(crate) tuning: Tuning,
     pub(crate) stop: CancellationToken,
     pub(crate) metrics: Metrics,
+    pub(crate) volumes: ChainVolumes,
 }
 
 /// A cycle under way.
@@ -68,6 +71,8 @@ pub(crate) struct Delivery<'a> {
     outbound: Outbound,
     kind: v1::CycleKind,
     base: Option<PointHead>,
+    /// Of the point that it becomes, as the target was told.
+    volumes: Vec<v1::Volume>,
     seal_sent: Option<Digest>,
     /// How long the sender waited for the capture's bytes so far.
     reading: Duration,
@@ -82,15 +87,17 @@ pub(crate) struct SealFacts {
 }
 
 impl<'a> Delivery<'a> {
-    /// Begins a new cycle on top of `base`.
+    /// Begins a new cycle on top of `base`, of what was captured or, where nothing is yet, of the disks as they are known.
     pub(crate) async fn begin(
         lane: &'a mut Lane,
         kind: v1::CycleKind,
         base: Option<PointHead>,
+        captured: &[CapturedVolume],
     ) -> Result<Self, DeliveryError> {
         let cycle = random_number().map_err(|error| DeliveryError::Lost(error.to_string()))?;
-        let outbound = Outbound::new(cycle, lane.assignment.volumes.len(), lane.link.welcome.window);
+        let outbound = Outbound::new(cycle, lane.volumes.count(), lane.link.welcome.window);
         let mut delivery = Self {
+            volumes: lane.volumes.told(captured),
             lane,
             outbound,
             kind,
@@ -113,8 +120,10 @@ impl<'a> Delivery<'a> {
             v1::CycleKind::Base
         };
         let window = lane.link.welcome.window;
-        let outbound = Outbound::resume(open.cycle, open.durable_through, &open.changes, window);
+        let mut outbound = Outbound::resume(open.cycle, open.durable_through, &open.changes, window);
+        outbound.know_volumes(lane.volumes.count());
         let mut delivery = Self {
+            volumes: lane.volumes.told(&[]),
             lane,
             outbound,
             kind,
@@ -201,6 +210,7 @@ impl<'a> Delivery<'a> {
             cycle: self.outbound.cycle(),
             kind: self.kind.into(),
             base: link::base_out(self.base),
+            volumes: self.volumes.clone(),
         };
         self.lane.link.send(Body::Begin(begin)).await?;
         let answer = self.lane.link.answer().await?;

@@ -8,7 +8,7 @@ mod scan;
 
 use std::time::Duration;
 
-use farshore_blocks::{ByteCount, Sequence, VolumeIndex};
+use farshore_blocks::Sequence;
 use farshore_proto::v1::{self, source_message::Body, target_message};
 use farshore_provider::{ReplicaState, ScanState, Source, SourceError, Tracking, TrackingIdentity};
 use farshore_transfer::{HeldCycle, PointHead};
@@ -24,8 +24,10 @@ use super::{
     link_pace::LinkPaces,
     pace::Pace,
     packing::Packers,
+    placed::PlacedSource,
     state::{SourcePhase, SourceState},
     tuning::Tuning,
+    volumes::{ChainVolumes, OpenCycleFits},
 };
 use crate::{assignment::Assignment, metrics::Metrics, pauses::Pauses};
 
@@ -41,15 +43,6 @@ pub(crate) enum SessionError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
-    #[error(
-        "volume {volume} is {now} long and was {then} when it was assigned: a disk that grew is not replicated yet; \
-         delete the VM's protection and declare it again"
-    )]
-    Resized {
-        volume: VolumeIndex,
-        then: ByteCount,
-        now: ByteCount,
-    },
     #[error("the machine's specification cannot be written down")]
     Machine(#[from] serde_json::Error),
 }
@@ -66,7 +59,7 @@ pub(crate) enum Ended {
 /// Replicates one VM until it is stopped or fenced.
 pub(crate) struct Engine<S: Source> {
     pub(crate) assignment: Assignment,
-    pub(crate) source: S,
+    pub(crate) source: PlacedSource<S>,
     pub(crate) state: watch::Sender<SourceState>,
     pub(crate) metrics: Metrics,
     pub(crate) packers: Packers,
@@ -87,11 +80,11 @@ impl<S: Source> Engine<S> {
         loop {
             let began = Instant::now();
             let error = match self.session().await {
-                Ok(()) => return (Ended::Stopped, self.source),
+                Ok(()) => return (Ended::Stopped, self.source.into_inner()),
                 Err(error) => error,
             };
             if matches!(error, SessionError::Delivery(DeliveryError::Stopped)) || self.stop.is_cancelled() {
-                return (Ended::Stopped, self.source);
+                return (Ended::Stopped, self.source.into_inner());
             }
             let shown = chain(&error);
             if is_fenced(&error) {
@@ -100,7 +93,7 @@ impl<S: Source> Engine<S> {
                     state.phase = SourcePhase::Fenced;
                     state.detail = shown;
                 });
-                return (Ended::Fenced, self.source);
+                return (Ended::Fenced, self.source.into_inner());
             }
             tracing::warn!(vm = self.vm(), error = shown, "replication was interrupted");
             self.show(|state| {
@@ -112,7 +105,7 @@ impl<S: Source> Engine<S> {
             }
             let pause = pauses.next();
             tokio::select! {
-                () = self.stop.cancelled() => return (Ended::Stopped, self.source),
+                () = self.stop.cancelled() => return (Ended::Stopped, self.source.into_inner()),
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -134,8 +127,13 @@ impl<S: Source> Engine<S> {
             link = Link::open(&self.assignment) => link?,
         };
         let tuning = Tuning::new(link.welcome.clock.round_trip());
+        let welcome = link.welcome.clone();
+        let volumes = ChainVolumes::of(&welcome, &self.assignment.volumes);
+        self.source.place(volumes.of_disks());
+        let fits = volumes.open_cycle_fits();
         let mut lane = Lane {
             assignment: self.assignment.clone(),
+            volumes,
             link,
             pace: Pace::new(self.assignment.bandwidth),
             link_pace: self.assignment.link.as_ref().map(|limit| self.links.by(limit)),
@@ -144,11 +142,10 @@ impl<S: Source> Engine<S> {
             stop,
             metrics: self.metrics.clone(),
         };
-        let welcome = lane.link.welcome.clone();
         let open_scan = welcome
             .open
             .clone()
-            .filter(|open| open.is_scan && follows(open, welcome.newest))
+            .filter(|open| open.is_scan && follows(open, welcome.newest) && fits == OpenCycleFits::Yes)
             .filter(|open| {
                 !self
                     .scan_acknowledged
@@ -160,13 +157,18 @@ impl<S: Source> Engine<S> {
         };
         let replica = ReplicaState {
             newest: welcome.newest.map_or(Sequence(0), |point| point.sequence),
+            sizes: lane.volumes.sealed_sizes(),
             scan: if open_scan.is_some() {
                 ScanState::Open
             } else {
                 ScanState::None
             },
         };
-        self.show(|state| state.newest = welcome.newest);
+        let next = replica.newest.next();
+        self.show(|state| {
+            state.newest = welcome.newest;
+            state.volumes = lane.volumes.shown();
+        });
         match self.source.attach(identity, replica).await? {
             Tracking::SincePoint => abandon(&mut lane).await?,
             Tracking::SinceScan => self.scan(&mut lane, open_scan.as_ref()).await?,
@@ -174,7 +176,7 @@ impl<S: Source> Engine<S> {
                 tracing::info!(vm = self.vm(), why, "the disks are scanned");
                 self.show(|state| state.detail.clone_from(&why));
                 abandon(&mut lane).await?;
-                self.source.begin_scan(replica.newest.next()).await?;
+                self.source.begin_scan(next).await?;
                 self.scan(&mut lane, None).await?;
             }
         }
@@ -212,7 +214,6 @@ fn is_fenced(error: &SessionError) -> bool {
         SessionError::Link(_)
         | SessionError::Source(_)
         | SessionError::Delivery(_)
-        | SessionError::Resized { .. }
         | SessionError::Machine(_) => false,
     }
 }

@@ -37,6 +37,10 @@ pub(crate) struct Welcomed {
     pub(crate) open: Option<OpenCycle>,
     pub(crate) clock: ClockEstimate,
     pub(crate) window: ByteCount,
+    /// The chain's, by index, as the point that comes next has them; none from a target that does not say.
+    pub(crate) volumes: Vec<v1::Volume>,
+    /// In the newest point, by index.
+    pub(crate) newest_sizes: Vec<ByteCount>,
 }
 
 /// The cycle that the target holds open.
@@ -223,6 +227,8 @@ fn welcomed(welcome: v1::Welcome, sent: WallTime, received: WallTime) -> Result<
         open: welcome.open.as_ref().map(open_cycle).transpose()?,
         clock: ClockEstimate::from_exchange(&exchange),
         window: ByteCount(welcome.window_bytes.max(1)),
+        volumes: welcome.volumes,
+        newest_sizes: welcome.newest_sizes.into_iter().map(ByteCount).collect(),
     })
 }
 

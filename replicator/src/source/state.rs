@@ -5,6 +5,8 @@ use std::time::Duration;
 use farshore_blocks::{ByteCount, Extent, Sequence, VolumeIndex, clock::WallTime};
 use farshore_transfer::PointHead;
 
+use super::volumes::ReplicatedVolume;
+
 /// Where replication of one VM stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourcePhase {
@@ -39,6 +41,8 @@ pub(crate) struct SourceState {
     pub(crate) audit: AuditState,
     /// Why the last point that should have been application-consistent is not; empty if it is, or none was wished.
     pub(crate) app_consistency_missed: String,
+    /// What the newest point has; empty while nobody knows.
+    pub(crate) volumes: Vec<ReplicatedVolume>,
 }
 
 /// Where the time of a cycle went.
@@ -100,6 +104,7 @@ impl SourceState {
             newest: None,
             audit: AuditState::default(),
             app_consistency_missed: String::new(),
+            volumes: Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use farshore_proto::v1::{self, RefusalReason};
 use farshore_transfer::{NoCommonVersion, Violation};
 use farshore_vault::{
     AbandonRefused, AppendRefused, BeginRefused, SealRefused, StorageError, SyncRefused, VaultError,
-    WrongEpoch,
+    VolumesRefused, WrongEpoch,
 };
 
 use crate::convert::{Malformed, epoch_out};
@@ -108,6 +108,21 @@ impl From<BeginRefused> for Refusal {
             BeginRefused::CycleOpen { .. } => Self::new(RefusalReason::WrongCycle, error),
             BeginRefused::Broken(_) => Self::new(RefusalReason::Storage, error),
             BeginRefused::Storage(storage) => storage.into(),
+        }
+    }
+}
+
+impl From<VolumesRefused> for Refusal {
+    fn from(error: VolumesRefused) -> Self {
+        match &error {
+            VolumesRefused::WrongEpoch(wrong) => wrong.into(),
+            VolumesRefused::OtherName { .. }
+            | VolumesRefused::Count { .. }
+            | VolumesRefused::Shrinks { .. }
+            | VolumesRefused::Gone(_) => Self::new(RefusalReason::WrongVolumes, error),
+            VolumesRefused::CycleOpen(_) => Self::new(RefusalReason::WrongCycle, error),
+            VolumesRefused::Broken(_) => Self::new(RefusalReason::Storage, error),
+            VolumesRefused::Storage(storage) => storage.into(),
         }
     }
 }

@@ -10,7 +10,9 @@ use std::thread;
 use farshore_blocks::{ByteCount, ChainId, Epoch, clock::WallTime};
 use farshore_proto::v1::{self, target_message::Body};
 use farshore_transfer::PointHead;
-use farshore_vault::{ChainWriter, CycleBegin, CycleKind, OpenCycle, PointRecord, SealRequest};
+use farshore_vault::{
+    ChainWriter, CycleBegin, CycleKind, OpenCycle, PointRecord, SealRequest, VolumeDescription,
+};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
@@ -151,14 +153,30 @@ impl Session {
             hello_received_at: Some(convert::time_out(self.start.hello_received_at)),
             sent_at: Some(convert::time_out(WallTime::now())),
             window_bytes: WINDOW_BYTES,
+            volumes: self.writer.volumes().iter().map(volume_out).collect(),
+            newest_sizes: match head.newest {
+                Some(_) => self.writer.volumes_of_newest(),
+                None => Vec::new(),
+            }
+            .iter()
+            .map(|volume| volume.size.0)
+            .collect(),
         };
         answer(&self.answers, Body::Welcome(welcome))
     }
 
     fn handle(&mut self, incoming: Incoming) -> Result<(), Ending> {
         match incoming {
-            Incoming::Begin { cycle, kind, base } => {
+            Incoming::Begin {
+                cycle,
+                kind,
+                base,
+                volumes,
+            } => {
                 let epoch = self.start.epoch;
+                if !volumes.is_empty() {
+                    self.writer.set_volumes(epoch, &volumes)?;
+                }
                 let open = self.writer.begin(&CycleBegin {
                     epoch,
                     cycle,
@@ -259,6 +277,13 @@ impl Session {
             message: format!("epoch {} is no longer the chain's", self.start.epoch),
             current: current.map(convert::epoch_out),
         }))
+    }
+}
+
+fn volume_out(volume: &VolumeDescription) -> v1::Volume {
+    v1::Volume {
+        name: volume.name.clone(),
+        size_bytes: volume.size.0,
     }
 }
 

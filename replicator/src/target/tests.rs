@@ -161,6 +161,7 @@ fn begin() -> source_message::Body {
         cycle: 5,
         kind: v1::CycleKind::Base.into(),
         base: None,
+        volumes: Vec::new(),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use farshore_blocks::{ChainId, Sequence};
-use farshore_vault::{ChainDescription, Gap, Pin, PointRecord, VaultError, VaultReader};
+use farshore_vault::{ChainDescription, Gap, Pin, PointRecord, VaultError, VaultReader, VolumeDescription};
 use serde::Serialize;
 
 use crate::output::talk;
@@ -100,7 +100,11 @@ fn chain_view(
     chain: ChainId,
     description: ChainDescription,
 ) -> Result<ChainView, VaultError> {
-    let volumes = description.volumes.into_iter().map(|volume| VolumeView {
+    let there = description
+        .volumes
+        .into_iter()
+        .filter(VolumeDescription::is_there);
+    let volumes = there.map(|volume| VolumeView {
         name: volume.name,
         size_bytes: volume.size.0,
     });

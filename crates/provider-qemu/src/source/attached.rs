@@ -76,7 +76,7 @@ impl Attached {
         hypervisor: Hypervisor,
         site: &Site,
         identity: TrackingIdentity,
-        truth: Truth,
+        (truth, sizes): (Truth, &[ByteCount]),
     ) -> Result<Self, SourceError> {
         let mut attached = Self {
             hypervisor,
@@ -95,6 +95,9 @@ impl Attached {
         let listing = survey_fit(&attached.hypervisor, &site.machine, Depth::Full).await?;
         attached.settle_listed(site, listing, truth).await?;
         attached.know_sizes();
+        for (known, told) in attached.known_sizes.iter_mut().zip(sizes) {
+            *known = *told;
+        }
         attached.need_server(site).await?;
         Ok(attached)
     }
@@ -164,9 +167,13 @@ impl Attached {
         self.need_server(site).await
     }
 
-    /// How many bytes the bitmaps of this identity count now.
+    /// How many bytes the bitmaps of this identity count now, and by how many the disks grew.
     pub(crate) async fn backlog(&self) -> Result<u64, SourceError> {
         let nodes = block_nodes(&self.hypervisor).await?;
+        let grown = self.disks.iter().filter_map(|disk| {
+            let node = nodes.iter().find(|node| node.node_name == disk.data)?;
+            node.image.virtual_size.checked_sub(self.known_size(disk.index).0)
+        });
         let identity = IdentityTag::of(self.identity);
         let ours = |name: &str| BitmapName::parse(name).is_some_and(|name| name.identity == identity);
         let counts = nodes
@@ -175,7 +182,7 @@ impl Attached {
             .flat_map(|node| &node.dirty_bitmaps)
             .filter(|bitmap| ours(&bitmap.name))
             .map(|bitmap| bitmap.count);
-        Ok(counts.fold(0, u64::saturating_add))
+        Ok(counts.chain(grown).fold(0, u64::saturating_add))
     }
 }
 

@@ -143,6 +143,7 @@ impl Copies {
     fn state(&self) -> ReplicaState {
         ReplicaState {
             newest: self.newest,
+            sizes: Vec::new(),
             scan: ScanState::None,
         }
     }

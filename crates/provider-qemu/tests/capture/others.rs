@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use farshore_blocks::ByteCount;
-use farshore_provider::{Capture, CaptureKind, Outcome, Source, SourceError, StateOfBytes, Tracking};
+use farshore_provider::{
+    Capture, CaptureKind, Outcome, ReplicaState, Source, SourceError, StateOfBytes, Tracking,
+};
 use farshore_provider_qemu::QemuSource;
 use farshore_qmp::QmpError;
 use serde_json::{Value, json};
@@ -281,6 +283,34 @@ async fn a_disk_that_grew_is_captured_with_what_it_grew_by() {
         assert_eq!(extents[0].extent.start().0, (grown - 4096) as u64);
         source.finish(capture, Outcome::Done).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_a_disk_grew_by_while_no_source_was_attached_is_told_by_the_size_at_the_target() {
+    let (vm, mut model, mut target) = protected(PAIR).await;
+    let source = replicating(&vm, &mut model, &mut target).await;
+    drop(source);
+    let grown = DISK_BYTES + 65536;
+    run(&vm, "block_resize", json!({"node-name": "fs-w-0", "size": grown})).await;
+    vm.qemu_io(0, &format!("write -P 9 {} 4096", grown - 4096)).await;
+    let replica = ReplicaState {
+        sizes: vec![ByteCount(DISK_BYTES as u64); PAIR.len()],
+        ..target.state()
+    };
+    let mut source = vm.source();
+    let tracking = source.attach(IDENTITY, replica).await.unwrap();
+    assert_eq!(tracking, Tracking::SincePoint);
+    // There is something to do, even if nothing had been written.
+    assert!(source.backlog().await.unwrap() >= ByteCount(65536));
+    let next = target.newest.next();
+    let capture = source.begin(CaptureKind::Instant, next).await.unwrap();
+    let volumes = capture.volumes();
+    let last = volumes[0].extents.last().unwrap().extent;
+    assert_eq!((last.start().0, last.end().0), (DISK_BYTES as u64, grown as u64));
+    let bytes = capture.read(volumes[0].index, last).await.unwrap();
+    assert!(bytes[65536 - 4096..].iter().all(|byte| *byte == 9));
+    source.finish(capture, Outcome::Done).await.unwrap();
+    assert_eq!(source.backlog().await.unwrap(), ByteCount(0));
 }
 
 #[tokio::test]

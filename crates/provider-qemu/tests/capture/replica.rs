@@ -89,6 +89,7 @@ impl Target {
     pub(crate) fn state(&self) -> ReplicaState {
         ReplicaState {
             newest: self.newest,
+            sizes: Vec::new(),
             scan: if self.scan.is_some() {
                 ScanState::Open
             } else {

@@ -79,6 +79,7 @@ fn wait_until_quiet(path: &Path) {
 fn replica(newest: u64, scan: ScanState) -> ReplicaState {
     ReplicaState {
         newest: Sequence(newest),
+        sizes: Vec::new(),
         scan,
     }
 }

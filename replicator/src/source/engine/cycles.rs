@@ -16,6 +16,7 @@ use crate::{
         comparison::{Comparison, Proof},
         delivery::{Delivery, DeliveryError, Lane, SealFacts, chain},
         link,
+        placed::PlacedCapture,
         rhythm::Rhythm,
         state::{CycleTimes, SourcePhase},
         worklist::{Purpose, Worklist},
@@ -87,7 +88,7 @@ impl<S: Source> Engine<S> {
     async fn deliver(
         &mut self,
         lane: &mut Lane,
-        capture: S::Capture,
+        capture: PlacedCapture<S::Capture>,
         began: Instant,
     ) -> Result<(), SessionError> {
         let base = self.state.borrow().newest;
@@ -95,7 +96,7 @@ impl<S: Source> Engine<S> {
             begin: began.elapsed(),
             ..CycleTimes::default()
         };
-        let delivered = match Delivery::begin(lane, v1::CycleKind::Delta, base).await {
+        let delivered = match Delivery::begin(lane, v1::CycleKind::Delta, base, capture.volumes()).await {
             Ok(mut delivery) => self.deliver_instant(&mut delivery, &capture, &mut times).await,
             Err(error) => Err(error.into()),
         };
@@ -117,10 +118,10 @@ impl<S: Source> Engine<S> {
     pub(super) async fn deliver_instant(
         &mut self,
         delivery: &mut Delivery<'_>,
-        capture: &S::Capture,
+        capture: &PlacedCapture<S::Capture>,
         times: &mut CycleTimes,
     ) -> Result<PointHead, SessionError> {
-        self.refuse_resized(capture)?;
+        delivery.tell_volumes(capture.volumes()).await?;
         let held = capture.held();
         times.hold = held;
         self.metrics.cycle_phase(CyclePhase::Pause, held);
@@ -136,7 +137,8 @@ impl<S: Source> Engine<S> {
             let mut work = Worklist::new(Purpose::ResyncScan, capture.volumes(), &[]);
             let candidates = work.data_left();
             let mut base = Comparison::with(&self.assignment, self.newest(), Proof::Noted)
-                .map_err(DeliveryError::from)?;
+                .map_err(DeliveryError::from)?
+                .of_volumes(delivery.chain_volumes().sealed_places());
             delivery
                 .ship_differing((capture, &mut base), &mut work, |_| {})
                 .await?;
@@ -163,26 +165,15 @@ impl<S: Source> Engine<S> {
         times.seal = sealing.elapsed();
         self.metrics.cycle_phase(CyclePhase::Seal, times.seal);
         self.audit.repaired();
+        delivery.chain_volumes().sealed(capture.volumes());
+        self.show(|state| state.volumes = delivery.chain_volumes().shown());
         Ok(point)
-    }
-
-    /// The target has volumes of the assigned sizes.
-    fn refuse_resized(&self, capture: &S::Capture) -> Result<(), SessionError> {
-        let mut pairs = capture.volumes().iter().zip(&self.assignment.volumes);
-        match pairs.find(|(captured, assigned)| captured.size != assigned.size) {
-            None => Ok(()),
-            Some((captured, assigned)) => Err(SessionError::Resized {
-                volume: captured.index,
-                then: assigned.size,
-                now: captured.size,
-            }),
-        }
     }
 
     /// Ends the capture by what became of its delivery.
     pub(super) async fn settle(
         &mut self,
-        capture: S::Capture,
+        capture: PlacedCapture<S::Capture>,
         delivered: Result<PointHead, SessionError>,
     ) -> Result<(), SessionError> {
         if matches!(
@@ -208,7 +199,7 @@ impl<S: Source> Engine<S> {
     /// Ends a capture as its use ended.
     pub(super) async fn finish<T, E>(
         &mut self,
-        capture: S::Capture,
+        capture: PlacedCapture<S::Capture>,
         delivered: &Result<T, E>,
     ) -> Result<(), SessionError> {
         let outcome = if delivered.is_ok() {
@@ -247,7 +238,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Compares a range of the capture with the point that it is equal to. What fails is tried again later.
-    async fn audit(&mut self, capture: &S::Capture, point: Sequence) {
+    async fn audit(&mut self, capture: &PlacedCapture<S::Capture>, point: Sequence) {
         if !capture.holds_all() {
             return;
         }
@@ -267,7 +258,11 @@ impl<S: Source> Engine<S> {
         self.show(|state| state.audit = audit);
     }
 
-    async fn compare(&mut self, capture: &S::Capture, point: Sequence) -> Result<(), AuditError> {
+    async fn compare(
+        &mut self,
+        capture: &PlacedCapture<S::Capture>,
+        point: Sequence,
+    ) -> Result<(), AuditError> {
         let replica = match &mut self.replica {
             Some(replica) => replica,
             none => none.insert(Comparison::with(&self.assignment, point, Proof::Read)?),

@@ -38,7 +38,7 @@ impl<S: Source> Engine<S> {
         self.show(|state| state.phase = phase);
         let mut delivery = match open {
             Some(open) => Delivery::resume(lane, open).await?,
-            None => Delivery::begin(lane, kind, base).await?,
+            None => Delivery::begin(lane, kind, base, &[]).await?,
         };
         let starts = open.map(|open| open.watermarks.clone()).unwrap_or_default();
         let scanned = self.scan_live(&mut delivery, base, &starts).await;
@@ -76,6 +76,10 @@ impl<S: Source> Engine<S> {
             Some(_) => Purpose::ResyncScan,
         };
         let capture = self.source.begin(CaptureKind::Scan, next).await?;
+        if let Err(error) = delivery.tell_volumes(capture.volumes()).await {
+            self.finish(capture, &Err::<(), _>(&error)).await?;
+            return Err(error.into());
+        }
         let total = Worklist::new(purpose, capture.volumes(), &[]).data_left();
         let mut work = Worklist::new(purpose, capture.volumes(), starts);
         let already = ByteCount(total.0.saturating_sub(work.data_left().0));
@@ -87,7 +91,8 @@ impl<S: Source> Engine<S> {
         let shipped = match base {
             None => delivery.ship(&capture, &mut work, progress).await,
             Some(base) => match Comparison::with(&self.assignment, base.sequence, Proof::Noted) {
-                Ok(mut base) => {
+                Ok(base) => {
+                    let mut base = base.of_volumes(delivery.chain_volumes().sealed_places());
                     delivery
                         .ship_differing((&capture, &mut base), &mut work, progress)
                         .await
@@ -109,7 +114,10 @@ impl<S: Source> Engine<S> {
     async fn round(&mut self, delivery: &mut Delivery<'_>, next: Sequence) -> Result<(), SessionError> {
         let capture = self.source.begin(CaptureKind::Round, next).await?;
         let mut work = Worklist::new(Purpose::Changes, capture.volumes(), &[]);
-        let shipped = delivery.ship(&capture, &mut work, |_| {}).await;
+        let shipped = match delivery.tell_volumes(capture.volumes()).await {
+            Ok(()) => delivery.ship(&capture, &mut work, |_| {}).await,
+            Err(error) => Err(error),
+        };
         self.finish(capture, &shipped).await?;
         Ok(shipped?)
     }

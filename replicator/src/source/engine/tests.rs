@@ -1,5 +1,6 @@
 //! The engine against a real target over real sockets, with disks in memory and a wire that can be cut.
 
+mod changing_disks;
 mod lying_target;
 mod memory_vm;
 mod wire_cutter;
@@ -69,9 +70,10 @@ impl Target {
 
     fn disks_at(&self, sequence: Sequence) -> Vec<Vec<u8>> {
         let point = self.targets.reader().open_point(CHAIN, sequence).unwrap();
-        (0..2)
-            .map(|volume| {
-                let mut disk = vec![0; DISK_BYTES];
+        (0..)
+            .zip(point.volumes())
+            .map(|(volume, described)| {
+                let mut disk = vec![0; usize::try_from(described.size.0).unwrap()];
                 point
                     .read_at(VolumeIndex(volume), ByteOffset(0), &mut disk)
                     .unwrap();
@@ -136,11 +138,15 @@ struct Running {
 
 impl Running {
     fn start(vm: &Arc<MemoryVm>, assignment: Assignment) -> Self {
+        Self::start_of(MemorySource::new(Arc::clone(vm)), assignment)
+    }
+
+    fn start_of(source: MemorySource, assignment: Assignment) -> Self {
         let (sender, state) = watch::channel(SourceState::new(SourcePhase::Connecting));
         let stop = CancellationToken::new();
         let metrics = Metrics::new().unwrap();
         let engine = Engine {
-            source: MemorySource::new(Arc::clone(vm)),
+            source: PlacedSource::new(source),
             state: sender,
             metrics: metrics.clone(),
             packers: Packers::new(),
@@ -161,11 +167,10 @@ impl Running {
     }
 
     async fn until(&mut self, what: &str, reached: impl FnMut(&SourceState) -> bool) -> SourceState {
-        let waited = tokio::time::timeout(DEADLINE, self.state.wait_for(reached)).await;
-        waited
-            .unwrap_or_else(|_| panic!("not reached: {what}"))
-            .unwrap()
-            .clone()
+        if let Ok(state) = tokio::time::timeout(DEADLINE, self.state.wait_for(reached)).await {
+            return state.unwrap().clone();
+        }
+        panic!("not reached: {what}; {:?}", *self.state.borrow())
     }
 
     async fn point(&mut self, at_least: u64) {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use farshore_blocks::{ByteOffset, ChangeDigest, Digest, Frame, Sequence, VolumeIndex, clock::WallTime};
+use farshore_blocks::{
+    ByteCount, ByteOffset, ChangeDigest, Digest, Frame, Sequence, VolumeIndex, clock::WallTime,
+};
 use farshore_proto::v1;
-use farshore_vault::{BasePoint, CycleKind, PointKind};
+use farshore_vault::{BasePoint, CycleKind, PointKind, VolumeDescription};
 
 use crate::convert::{self, Malformed};
 
@@ -22,6 +24,8 @@ pub(crate) enum Incoming {
         cycle: u64,
         kind: CycleKind,
         base: Option<BasePoint>,
+        /// Of the point that it becomes, by index; none to leave them as they are.
+        volumes: Vec<VolumeDescription>,
     },
     Changes {
         number: u64,
@@ -67,10 +71,15 @@ impl Incoming {
             sequence: point.sequence,
             digest: point.digest,
         });
+        let volumes = begin.volumes.iter().map(|volume| VolumeDescription {
+            name: volume.name.clone(),
+            size: ByteCount(volume.size_bytes),
+        });
         Ok(Self::Begin {
             cycle: begin.cycle,
             kind,
             base,
+            volumes: volumes.collect(),
         })
     }
 

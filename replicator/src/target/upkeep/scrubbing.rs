@@ -166,14 +166,14 @@ impl Scrubbing {
             FileError::Storage(failed) => (&failed.path, None),
         };
         let file = path.strip_prefix(targets.vault().path()).unwrap_or(path);
-        let described = targets.reader().description(chain).ok();
+        let first = damage.points.first().copied().unwrap_or_default();
+        let described = targets.reader().description_at(chain, first).ok();
         let volume = damage.place.map(|(volume, offset)| {
             let name = described
                 .as_ref()
                 .and_then(|described| name_of(described, volume.as_usize()));
             (name.unwrap_or_else(|| volume.to_string()), offset.0)
         });
-        let first = damage.points.first().copied().unwrap_or_default();
         let last = damage.points.last().copied().unwrap_or_default();
         DamagedPlace {
             whereabouts: Whereabouts {

@@ -69,6 +69,8 @@ fn answer(lie: Lie, body: Body) -> Option<target_message::Body> {
     let welcome = |lie| {
         let now = Some(convert::time_out(WallTime::now()));
         target_message::Body::Welcome(v1::Welcome {
+            volumes: Vec::new(),
+            newest_sizes: Vec::new(),
             protocol_version: if lie == Lie::Version { 9 } else { 1 },
             vault_incarnation: vec![1; if lie == Lie::Incarnation { 8 } else { 16 }].into(),
             newest: None,

@@ -60,8 +60,8 @@ impl MemoryVm {
 
     pub(super) fn write_randomly(&self, writes: usize) {
         for _ in 0..writes {
-            let blocks = self.lock().disks[0].len() / BLOCK;
             let disk = usize::try_from(self.random() % 2).unwrap();
+            let blocks = self.lock().disks[disk].len() / BLOCK;
             let block = usize::try_from(self.random()).unwrap() % blocks;
             let fill = u8::try_from(self.random() % 255).unwrap() + 1;
             self.write(disk, block, fill);
@@ -92,6 +92,12 @@ impl MemoryVm {
         for block in 10..40 {
             self.write(1, block, 0);
         }
+    }
+
+    pub(super) fn grow(&self, disk: usize, blocks: usize) {
+        let mut inner = self.lock();
+        let bytes = inner.disks[disk].len() + blocks * BLOCK;
+        inner.disks[disk].resize(bytes, 0);
     }
 
     pub(super) fn lose_tracking(&self) {
@@ -136,12 +142,17 @@ impl MemoryVm {
 pub(super) struct MemorySource {
     vm: Arc<MemoryVm>,
     current: Option<Bitmap>,
+    /// Which of the VM's disks are declared, in the machine's order.
+    declared: Vec<usize>,
+    /// How large each was when all of it was last taken along.
+    known: Vec<usize>,
 }
 
 pub(super) struct MemoryCapture {
     vm: Arc<MemoryVm>,
     frozen: Option<Disks>,
     volumes: Vec<CapturedVolume>,
+    declared: Vec<usize>,
     captured_at: WallTime,
     /// What it took out of tracking, to be put back should it fail.
     old: Option<(Bitmap, Dirty)>,
@@ -150,7 +161,33 @@ pub(super) struct MemoryCapture {
 
 impl MemorySource {
     pub(super) fn new(vm: Arc<MemoryVm>) -> Self {
-        Self { vm, current: None }
+        Self::declaring(vm, vec![0, 1])
+    }
+
+    pub(super) fn declaring(vm: Arc<MemoryVm>, declared: Vec<usize>) -> Self {
+        Self {
+            vm,
+            current: None,
+            known: Vec::new(),
+            declared,
+        }
+    }
+
+    fn lengths(&self) -> Vec<usize> {
+        let inner = self.vm.lock();
+        self.declared
+            .iter()
+            .map(|disk| inner.disks[*disk].len())
+            .collect()
+    }
+
+    /// What lies behind what is known of each disk counts as changed.
+    fn with_grown(&self, disks: &Disks, dirty: &Dirty) -> Dirty {
+        let mut all = dirty.clone();
+        for (disk, known) in self.declared.iter().zip(&self.known) {
+            all.extend((known / BLOCK..disks[*disk].len() / BLOCK).map(|block| (*disk, block)));
+        }
+        all
     }
 }
 
@@ -166,6 +203,10 @@ impl Source for MemorySource {
         _identity: TrackingIdentity,
         replica: ReplicaState,
     ) -> Result<Tracking, SourceError> {
+        self.known = self.lengths();
+        for (known, sealed) in self.known.iter_mut().zip(&replica.sizes) {
+            *known = usize::try_from(sealed.0).unwrap();
+        }
         let mut inner = self.vm.lock();
         let since = Bitmap::Since(replica.newest);
         let scan = Bitmap::Scan(replica.newest.next());
@@ -207,13 +248,22 @@ impl Source for MemorySource {
         let captured_at = WallTime::now();
         let current = self.current.unwrap();
         let (volumes, frozen, new) = match kind {
-            CaptureKind::Scan => (whole(&inner.disks), None, current),
-            CaptureKind::Round => (changed(&inner.disks, &inner.bitmaps[&current]), None, current),
+            // Where a point is known, only what is in none yet is scanned.
+            CaptureKind::Scan => {
+                let in_scan = matches!(current, Bitmap::Scan(_));
+                let scanned = |place: usize| in_scan || self.known[place] == 0;
+                (whole(&inner.disks, &self.declared, scanned), None, current)
+            }
+            CaptureKind::Round => {
+                let dirty = self.with_grown(&inner.disks, &inner.bitmaps[&current]);
+                (changed(&inner.disks, &self.declared, &dirty), None, current)
+            }
             CaptureKind::Instant | CaptureKind::WholeInstant => {
                 let disks = inner.disks.clone();
                 inner.instants.entry(next).or_default().push(disks.clone());
+                let dirty = self.with_grown(&inner.disks, &inner.bitmaps[&current]);
                 (
-                    changed(&inner.disks, &inner.bitmaps[&current]),
+                    changed(&inner.disks, &self.declared, &dirty),
                     Some(disks),
                     Bitmap::Since(next),
                 )
@@ -234,6 +284,7 @@ impl Source for MemorySource {
             vm: Arc::clone(&self.vm),
             frozen,
             volumes,
+            declared: self.declared.clone(),
             captured_at,
             old,
             new,
@@ -241,6 +292,14 @@ impl Source for MemorySource {
     }
 
     async fn finish(&mut self, capture: MemoryCapture, outcome: Outcome) -> Result<(), SourceError> {
+        if outcome == Outcome::Done {
+            let taken = capture.volumes.iter().zip(&mut self.known);
+            for (volume, known) in
+                taken.filter(|(volume, _)| capture.old.is_some() || !volume.extents.is_empty())
+            {
+                *known = usize::try_from(volume.size.0).unwrap();
+            }
+        }
         let mut inner = self.vm.lock();
         let Some((old, dirty)) = capture.old else {
             return Ok(());
@@ -271,17 +330,16 @@ impl Source for MemorySource {
     }
 
     async fn backlog(&mut self) -> Result<ByteCount, SourceError> {
-        let blocks = self.vm.lock().bitmaps[&self.current.unwrap()].len();
-        Ok(ByteCount((blocks * BLOCK) as u64))
+        let inner = self.vm.lock();
+        let dirty = self.with_grown(&inner.disks, &inner.bitmaps[&self.current.unwrap()]);
+        Ok(ByteCount((dirty.len() * BLOCK) as u64))
     }
 
     async fn sizes(&mut self) -> Result<Vec<ByteCount>, SourceError> {
-        Ok(self
-            .vm
-            .lock()
-            .disks
-            .iter()
-            .map(|disk| ByteCount(disk.len() as u64))
+        let lengths = self.lengths();
+        Ok(lengths
+            .into_iter()
+            .map(|length| ByteCount(length as u64))
             .collect())
     }
 
@@ -313,7 +371,9 @@ impl Capture for MemoryCapture {
         let end = usize::try_from(extent.end().0).unwrap();
         let live = self.vm.lock();
         let disks = self.frozen.as_ref().unwrap_or(&live.disks);
-        Ok(Bytes::copy_from_slice(&disks[volume.as_usize()][start..end]))
+        Ok(Bytes::copy_from_slice(
+            &disks[self.declared[volume.as_usize()]][start..end],
+        ))
     }
 }
 
@@ -331,7 +391,7 @@ fn volume(index: usize, disk: &[u8], extents: Vec<StatedExtent>) -> CapturedVolu
     }
 }
 
-fn whole(disks: &Disks) -> Vec<CapturedVolume> {
+fn whole(disks: &Disks, declared: &[usize], scanned: impl Fn(usize) -> bool) -> Vec<CapturedVolume> {
     let states = |disk: &Vec<u8>| -> Vec<StatedExtent> {
         disk.chunks(BLOCK)
             .enumerate()
@@ -349,14 +409,21 @@ fn whole(disks: &Disks) -> Vec<CapturedVolume> {
             })
             .collect()
     };
-    disks
+    declared
         .iter()
         .enumerate()
-        .map(|(index, disk)| volume(index, disk, states(disk)))
+        .map(|(place, index)| {
+            let extents = if scanned(place) {
+                states(&disks[*index])
+            } else {
+                Vec::new()
+            };
+            volume(place, &disks[*index], extents)
+        })
         .collect()
 }
 
-fn changed(disks: &Disks, dirty: &Dirty) -> Vec<CapturedVolume> {
+fn changed(disks: &Disks, declared: &[usize], dirty: &Dirty) -> Vec<CapturedVolume> {
     let of = |index: usize| -> Vec<StatedExtent> {
         dirty
             .iter()
@@ -367,9 +434,9 @@ fn changed(disks: &Disks, dirty: &Dirty) -> Vec<CapturedVolume> {
             })
             .collect()
     };
-    disks
+    declared
         .iter()
         .enumerate()
-        .map(|(index, disk)| volume(index, disk, of(index)))
+        .map(|(place, index)| volume(place, &disks[*index], of(*index)))
         .collect()
 }

@@ -3,6 +3,7 @@
 //! While anything is done with the VM, the settled state is taken out; it is put back only if it is known what was
 //! done. So a failure, or a caller that gives up in the middle, leaves a source that must be attached again.
 
+mod abandoned;
 mod acting;
 mod answers;
 mod attached;

@@ -7,6 +7,8 @@
     reason = "a test fails by panicking, also in its own helpers"
 )]
 
+#[path = "capture/changing_disks.rs"]
+mod changing_disks;
 #[path = "capture/cycles.rs"]
 mod cycles;
 #[path = "capture/deaths.rs"]

@@ -4,6 +4,7 @@
 //! on from there. Whatever fails ends the session with the capture settled; the next session begins after a pause.
 
 mod cycles;
+mod joining;
 mod scan;
 
 use std::time::Duration;
@@ -170,7 +171,10 @@ impl<S: Source> Engine<S> {
             state.volumes = lane.volumes.shown();
         });
         match self.source.attach(identity, replica).await? {
-            Tracking::SincePoint => abandon(&mut lane).await?,
+            Tracking::SincePoint => {
+                abandon(&mut lane).await?;
+                self.join(&mut lane).await?;
+            }
             Tracking::SinceScan => self.scan(&mut lane, open_scan.as_ref()).await?,
             Tracking::Lost { why } => {
                 tracing::info!(vm = self.vm(), why, "the disks are scanned");

@@ -116,6 +116,24 @@ impl ChainVolumes {
         self.places.iter().map(|place| place.sealed).collect()
     }
 
+    /// The disks that no point has yet, where there are points.
+    pub(crate) fn joining(&self) -> Vec<&str> {
+        let joins = |index: &&VolumeIndex| {
+            let place = self.places.get(index.as_usize());
+            place.is_some_and(|place| place.sealed == ByteCount(0))
+        };
+        let disks = if self.is_sealed {
+            self.of_disks.as_slice()
+        } else {
+            &[]
+        };
+        let names = disks.iter().filter(joins);
+        names
+            .filter_map(|index| self.places.get(index.as_usize()))
+            .map(|place| place.name.as_str())
+            .collect()
+    }
+
     /// Whether the cycle that the target holds open can go on.
     pub(crate) fn open_cycle_fits(&self) -> OpenCycleFits {
         let gone = (0..)

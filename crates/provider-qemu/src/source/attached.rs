@@ -93,11 +93,11 @@ impl Attached {
             return Err(attached.hypervisor.unfit(why));
         }
         let listing = survey_fit(&attached.hypervisor, &site.machine, Depth::Full).await?;
-        attached.settle_listed(site, listing, truth).await?;
-        attached.know_sizes();
+        attached.known_sizes = listing.disks.iter().map(|disk| disk.size).collect();
         for (known, told) in attached.known_sizes.iter_mut().zip(sizes) {
             *known = *told;
         }
+        attached.settle_listed(site, listing, truth).await?;
         attached.need_server(site).await?;
         Ok(attached)
     }
@@ -125,9 +125,12 @@ impl Attached {
     async fn settle_listed(
         &mut self,
         site: &Site,
-        listing: Listing,
+        mut listing: Listing,
         truth: Truth,
     ) -> Result<(), SourceError> {
+        let known = listing.disks.iter().zip(&self.known_sizes);
+        let joining = known.filter(|(_, known)| **known == ByteCount(0));
+        listing.joining = joining.map(|(disk, _)| disk.index).collect();
         let plan = plan(&listing, self.identity, truth);
         act(&self.hypervisor, &plan.actions).await?;
         self.scratch.clear();
@@ -151,6 +154,11 @@ impl Attached {
 
     fn know_sizes(&mut self) {
         self.known_sizes = self.disks.iter().map(|disk| disk.size).collect();
+    }
+
+    /// Whether the target has nothing of this disk yet.
+    fn joins(&self, disk: &ListedDisk) -> bool {
+        self.known_size(disk.index) == ByteCount(0)
     }
 
     fn known_size(&self, index: VolumeIndex) -> ByteCount {

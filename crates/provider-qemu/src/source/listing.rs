@@ -6,6 +6,7 @@ use farshore_provider::{DiskSpecification, MachineSpecification};
 use farshore_qmp::Version;
 
 use super::{
+    abandoned::{self, AbandonedDevice},
     answers::{Answers, BlockNode},
     misfit::Misfit,
     naming::{NodeRole, is_our_bitmap, is_our_identifier, wrapper_names},
@@ -22,6 +23,10 @@ const DEEPEST_STACK: usize = 8;
 pub(crate) struct Listing {
     /// The protected disks, in the machine's order.
     pub(crate) disks: Vec<ListedDisk>,
+    /// Those of which the target has nothing yet: all of each counts as changed, whatever bitmaps say.
+    pub(crate) joining: Vec<VolumeIndex>,
+    /// Devices of ours that are protected no longer.
+    pub(crate) abandoned: Vec<AbandonedDevice>,
     /// Jobs of ours.
     pub(crate) jobs: Vec<String>,
     /// Exports of ours.
@@ -115,6 +120,8 @@ pub(crate) fn read(
         strays: strays(answers, &disks, Reach::Writable),
         out_of_reach: strays(answers, &disks, Reach::ReadOnly),
         disks,
+        joining: Vec::new(),
+        abandoned: abandoned::read(answers, machine),
         jobs: ours(answers.jobs.iter().map(|job| &job.id)),
         exports: ours(answers.exports.iter().map(|export| &export.id)),
         nodes: our_nodes(answers),
@@ -178,7 +185,7 @@ pub(crate) fn device_path(device: &str) -> String {
 fn read_disk(answers: &Answers, index: VolumeIndex, disk: &DiskSpecification) -> Result<ListedDisk, Misfit> {
     let name = || disk.name.clone();
     let device = device_path(&disk.device);
-    let top = top_node(answers, disk, &device)?;
+    let top = top_node(answers, disk)?;
     let data = data_node(answers, top).ok_or_else(|| Misfit::Tangled { disk: name() })?;
     let node = answers
         .nodes
@@ -203,17 +210,20 @@ fn read_disk(answers: &Answers, index: VolumeIndex, disk: &DiskSpecification) ->
     })
 }
 
-fn top_node<'a>(answers: &'a Answers, disk: &DiskSpecification, path: &str) -> Result<&'a str, Misfit> {
-    let is_it = |at: &str| {
-        at == disk.device
-            || at
-                .strip_prefix(path)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
+/// Whether QEMU means the device of this disk.
+pub(super) fn is_device_of(disk: &DiskSpecification, at: &str) -> bool {
+    let path = device_path(&disk.device);
+    at == disk.device
+        || at
+            .strip_prefix(&path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn top_node<'a>(answers: &'a Answers, disk: &DiskSpecification) -> Result<&'a str, Misfit> {
     let found = answers
         .devices
         .iter()
-        .find(|device| device.qdev.as_deref().is_some_and(is_it))
+        .find(|device| device.qdev.as_deref().is_some_and(|at| is_device_of(disk, at)))
         .ok_or_else(|| Misfit::NoDevice {
             disk: disk.name.clone(),
             device: disk.device.clone(),
@@ -226,7 +236,7 @@ fn top_node<'a>(answers: &'a Answers, disk: &DiskSpecification, path: &str) -> R
 }
 
 /// The first node from the top that is not ours.
-fn data_node<'a>(answers: &'a Answers, top: &'a str) -> Option<&'a str> {
+pub(super) fn data_node<'a>(answers: &'a Answers, top: &'a str) -> Option<&'a str> {
     let mut node = top;
     for _ in 0..DEEPEST_STACK {
         if NodeRole::of(node).is_none() {
@@ -237,7 +247,7 @@ fn data_node<'a>(answers: &'a Answers, top: &'a str) -> Option<&'a str> {
     None
 }
 
-fn wrapping(answers: &Answers, wrapper: &str, top: &str, data: &str) -> Wrapping {
+pub(super) fn wrapping(answers: &Answers, wrapper: &str, top: &str, data: &str) -> Wrapping {
     if top == data {
         Wrapping::None
     } else if top != wrapper {

@@ -15,6 +15,9 @@
 //! | N, open towards N+1, but no such scan here | as if none were open | `since.N` |
 //! | anything else | nothing | tracking is lost, everything is removed |
 //!
+//! A disk that is not in the target's newest point needs no bitmap to count: one is begun afresh, and all of the disk is
+//! what changed. A device that is not declared any more gets its data back, and what of ours was around it goes.
+//!
 //! Bitmaps of another vault or chain, unreadable names and inconsistent bitmaps never count. Tracking is of use only
 //! if it holds for all disks.
 
@@ -192,16 +195,23 @@ fn around(listing: &Listing, wrappers: Wrappers) -> Vec<Action> {
             .map(|id| Action::DeleteExport { id }),
     );
     actions.extend(delete_nodes(listing, &[NodeRole::Snapshot]));
-    let switch_back: Vec<_> = listing
+    let back = |(wrapper, data): (&String, &String)| Switching {
+        wrapper: wrapper.clone(),
+        file: data.clone(),
+        resizing: Resizing::Allowed,
+    };
+    let disks = listing
         .disks
         .iter()
-        .filter(|disk| disk.wrapping == Wrapping::Filtered)
-        .map(|disk| Switching {
-            wrapper: disk.wrapper.clone(),
-            file: disk.data.clone(),
-            resizing: Resizing::Allowed,
-        })
-        .collect();
+        .map(|disk| (&disk.wrapping, (&disk.wrapper, &disk.data)));
+    let abandoned = listing
+        .abandoned
+        .iter()
+        .map(|left| (&left.wrapping, (&left.wrapper, &left.data)));
+    let filtered = disks
+        .chain(abandoned)
+        .filter(|(wrapping, _)| **wrapping == Wrapping::Filtered);
+    let switch_back: Vec<_> = filtered.map(|(_, nodes)| back(nodes)).collect();
     if !switch_back.is_empty() {
         actions.push(Action::Switch(switch_back));
     }
@@ -217,6 +227,10 @@ fn around(listing: &Listing, wrappers: Wrappers) -> Vec<Action> {
             });
         }
     }
+    actions.extend(listing.abandoned.iter().map(|left| Action::SetDrive {
+        device: left.device.clone(),
+        node: left.data.clone(),
+    }));
     actions.extend(delete_wrappers(listing, wrappers));
     actions.extend(delete_nodes(listing, &[NodeRole::Filter, NodeRole::Scratch]));
     actions

@@ -270,7 +270,7 @@ impl<S: Source> Engine<S> {
         self.audit.compare(capture, (point, replica)).await
     }
 
-    fn newest(&self) -> Sequence {
+    pub(super) fn newest(&self) -> Sequence {
         self.state
             .borrow()
             .newest

@@ -122,7 +122,11 @@ impl<S: Source> Engine<S> {
         Ok(shipped?)
     }
 
-    fn progress(&self, began: Instant, already: ByteCount) -> impl FnMut(ByteCount) + Send + use<S> {
+    pub(super) fn progress(
+        &self,
+        began: Instant,
+        already: ByteCount,
+    ) -> impl FnMut(ByteCount) + Send + use<S> {
         let state = self.state.clone();
         let mut done = 0u64;
         move |bytes| {

@@ -148,6 +148,10 @@ impl Attached {
             (Position::Scan { next: towards, .. }, _) if *towards != next => {
                 wrong(&format!("the scan leads to point {towards}"))
             }
+            // Of disks that join, beside those that are known.
+            (Position::Since(_), CaptureKind::Scan) if self.disks.iter().any(|disk| self.joins(disk)) => {
+                Ok(None)
+            }
             (Position::Since(_), CaptureKind::Scan | CaptureKind::Round) => wrong("no scan is open"),
             (Position::Scan { .. }, CaptureKind::Scan) => Ok(None),
             (Position::Scan { next, round }, CaptureKind::Round) => Ok(Some(Rotation {
@@ -224,7 +228,9 @@ impl Attached {
         }
         let bitmap = rotation.map(|rotation| self.bitmap(rotation.old));
         let shown = |disk: &ListedDisk| self.shown(disk, disk.data.clone(), bitmap.clone());
-        let exports: Vec<_> = self.disks.iter().map(shown).collect();
+        let in_scan = matches!(self.position, Position::Scan { .. });
+        let read = self.disks.iter().filter(|disk| in_scan || self.joins(disk));
+        let exports: Vec<_> = read.map(shown).collect();
         commands.extend(exports.iter().map(Shown::command));
         self.hypervisor.run_all(&commands).await?;
         Ok(Taken {

@@ -25,7 +25,10 @@ impl Attached {
         outcome: Outcome,
     ) -> Result<(), SourceError> {
         let number = capture.number;
-        let sizes: Vec<_> = capture.volumes.iter().map(|volume| volume.size).collect();
+        let taken = capture.volumes.iter().zip(&capture.readers);
+        let taken: Vec<_> = taken
+            .map(|(volume, reader)| (volume.size, reader.is_some()))
+            .collect();
         let mut exports = Vec::new();
         for (volume, reader) in capture.volumes.iter().zip(capture.readers) {
             if let Some(reader) = reader {
@@ -38,8 +41,13 @@ impl Attached {
                 .tracking_lost("a capture of an earlier attachment was finished")
         })?;
         let ended = self.end(open, outcome, &exports).await;
-        if outcome == Outcome::Done && open.rotation.is_some() {
-            self.known_sizes = sizes;
+        if outcome == Outcome::Done {
+            // A scan takes along what it read; all others everything that there is.
+            for (known, (size, was_read)) in self.known_sizes.iter_mut().zip(taken) {
+                if open.rotation.is_some() || was_read {
+                    *known = size;
+                }
+            }
         }
         match ended {
             Ok(position) => {

@@ -89,6 +89,8 @@ fn listing(disks: Vec<ListedDisk>) -> Listing {
     Listing {
         nodes: wrappers.map(|disk| NodeRole::Wrapper.node(disk.index)).collect(),
         disks,
+        joining: Vec::new(),
+        abandoned: Vec::new(),
         jobs: Vec::new(),
         exports: Vec::new(),
         strays: Vec::new(),

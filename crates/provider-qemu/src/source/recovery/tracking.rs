@@ -27,7 +27,10 @@ pub(super) fn judge(
         let kept: Result<Vec<_>, _> = listing
             .disks
             .iter()
-            .map(|disk| keep(disk, identity, candidate))
+            .map(|disk| match keep(disk, identity, candidate) {
+                Err(_) if listing.joining.contains(&disk.index) => Ok(afresh(disk, identity, candidate)),
+                kept => kept,
+            })
             .collect();
         match kept {
             Ok(steps) => {
@@ -189,6 +192,19 @@ fn keep(disk: &ListedDisk, identity: IdentityTag, candidate: Candidate) -> Resul
         steps.push(step(disk, &other.name, BitmapChange::Remove));
     }
     Ok(steps)
+}
+
+/// The steps that leave this disk with one bitmap that knows nothing yet.
+fn afresh(disk: &ListedDisk, identity: IdentityTag, candidate: Candidate) -> Vec<BitmapStep> {
+    let base = candidate.target();
+    let name = BitmapName { identity, base }.to_string();
+    let mut steps: Vec<_> = disk
+        .bitmaps
+        .iter()
+        .map(|bitmap| step(disk, &bitmap.name, BitmapChange::Remove))
+        .collect();
+    steps.push(step(disk, &name, BitmapChange::Add(disk.bitmaps_survive)));
+    steps
 }
 
 /// A bitmap that would count, had the VM not been killed while it was open, may be the only one that knew something.

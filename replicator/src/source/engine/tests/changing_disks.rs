@@ -1,4 +1,4 @@
-//! Disks that grow while they are replicated.
+//! Disks that grow, join and leave while they are replicated.
 
 use super::*;
 
@@ -134,5 +134,105 @@ async fn a_disk_that_grew_when_tracking_was_lost_is_compared_as_far_as_the_point
     assert_eq!(target.disks_at(newest), vm.disks());
     // Of three blocks of zeroes only the one that is not zero travels.
     assert_eq!(sent(&target, before.0 + 1), [65536, 0]);
+    target.stop().await;
+}
+
+/// An assignment of disks of these names and sizes.
+fn declaring(assignment: &Assignment, disks: &[(&str, usize)]) -> Assignment {
+    let volumes = disks.iter().map(|(name, size)| AssignedVolume {
+        name: (*name).to_owned(),
+        size: ByteCount(*size as u64),
+    });
+    Assignment {
+        volumes: volumes.collect(),
+        ..assignment.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_join_and_leave_and_the_others_are_not_sent_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    vm.fill();
+    let both = assignment(&target.endpoint, target.prepare());
+    let mut running = Running::start(&vm, both.clone());
+    running.point(1).await;
+    running.stop().await;
+    // Another disk comes, declared before the others.
+    vm.add_disk(100);
+    let before = target.newest().unwrap();
+    let three = declaring(
+        &both,
+        &[("new", 100 * 4096), ("root", DISK_BYTES), ("data", DISK_BYTES)],
+    );
+    let source = MemorySource::declaring(Arc::clone(&vm), vec![2, 0, 1]);
+    let mut running = Running::start_of(source, three);
+    running.point(before.0 + 1).await;
+    vm.write(0, 7, 9);
+    running.point(before.0 + 2).await;
+    running.stop().await;
+    assert_eq!(sent(&target, before.0 + 1), [0, 0, 100 * 4096]);
+    assert_eq!(target.disks_at(before).len(), 2);
+    let joined = target.disks_at(before.next());
+    assert_eq!(joined[2], vm.disks()[2]);
+    // One leaves, and one that joins takes the next place, not its.
+    vm.add_disk(10);
+    let newest = target.newest().unwrap();
+    let others = declaring(
+        &both,
+        &[("root", DISK_BYTES), ("new", 100 * 4096), ("extra", 10 * 4096)],
+    );
+    let source = MemorySource::declaring(Arc::clone(&vm), vec![0, 2, 3]);
+    let mut running = Running::start_of(source, others);
+    running.point(newest.0 + 1).await;
+    running.stop().await;
+    assert_eq!(sent(&target, newest.0 + 1), [0, 0, 0, 10 * 4096]);
+    let disks = target.disks_at(newest.next());
+    assert_eq!(disks[1], Vec::<u8>::new());
+    assert_eq!(disks[3], vm.disks()[3]);
+    assert_eq!(target.disks_at(newest)[1].len(), DISK_BYTES);
+    target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_joins_is_whole_in_its_first_point_whenever_the_source_dies() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Target::start(directory.path()).await;
+    let vm = MemoryVm::new(DISK_BYTES);
+    let both = assignment(&target.endpoint, target.prepare());
+    let mut running = Running::start(&vm, both.clone());
+    running.point(1).await;
+    running.stop().await;
+    vm.add_disk(600);
+    let before = target.newest().unwrap();
+    let three = Assignment {
+        bandwidth: Some(ByteCount(3 * 1024 * 1024)),
+        ..declaring(
+            &both,
+            &[("root", DISK_BYTES), ("data", DISK_BYTES), ("new", 600 * 4096)],
+        )
+    };
+    let begin = || MemorySource::declaring(Arc::clone(&vm), vec![0, 1, 2]);
+    for _ in 0..2 {
+        let mut running = Running::start_of(begin(), three.clone());
+        running
+            .until("some of the scan", |state| state.sync_done.0 > 600 * 1024)
+            .await;
+        vm.write(2, 3, 1);
+        vm.write(0, 3, 1);
+        running.task.abort();
+        assert_eq!(target.newest(), Some(before));
+    }
+    let mut running = Running::start_of(begin(), three);
+    running
+        .until("some of the scan", |state| state.sync_done.0 > 600 * 1024)
+        .await;
+    vm.write(2, 3, 2);
+    running.point(before.0 + 1).await;
+    running.stop().await;
+    let disks = target.disks_at(before.next());
+    assert!(vm.instants(before.next()).contains(&disks));
+    assert_eq!(disks[2].len(), 600 * 4096);
     target.stop().await;
 }

@@ -100,6 +100,11 @@ impl MemoryVm {
         inner.disks[disk].resize(bytes, 0);
     }
 
+    /// Another disk of so many blocks, full of data.
+    pub(super) fn add_disk(&self, blocks: usize) {
+        self.lock().disks.push(vec![0x5a; blocks * BLOCK]);
+    }
+
     pub(super) fn lose_tracking(&self) {
         self.lock().bitmaps.clear();
     }

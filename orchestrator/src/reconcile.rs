@@ -2,6 +2,7 @@
 
 mod audit;
 mod damage;
+mod disks;
 mod policies;
 mod retention;
 mod volumes;

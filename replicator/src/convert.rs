@@ -365,6 +365,18 @@ fn disk_in(disk: v1::Disk) -> Result<DiskSpecification, Malformed> {
     })
 }
 
+pub(crate) fn disk_out(disk: &DiskSpecification) -> v1::Disk {
+    let bus = match disk.bus {
+        DiskBus::VirtioBlk => "virtioBlk",
+        DiskBus::VirtioScsi => "virtioScsi",
+    };
+    v1::Disk {
+        name: disk.name.clone(),
+        device: disk.device.clone(),
+        bus: bus.to_owned(),
+    }
+}
+
 pub(crate) fn check_out(check: Check) -> v1::Check {
     let outcome = match check.outcome {
         CheckOutcome::Passed => v1::CheckOutcome::Passed,

@@ -1,6 +1,7 @@
 //! The protected VMs that this replicator replicates: assigned, enabled, removed; each has an engine of its own.
 
 mod any;
+mod disks;
 
 use std::{
     collections::BTreeMap,
@@ -77,6 +78,8 @@ pub(crate) enum SourcesError {
     PlaintextBeyondLoopback(String),
     #[error("VM `{vm}` does not meet its prerequisites: {failed}")]
     Prerequisites { vm: String, failed: String },
+    #[error("only the disks of VM `{vm}` can become others while it is protected")]
+    OtherMachine { vm: String },
     #[error("the engine of VM `{vm}` ended unexpectedly")]
     EngineLost { vm: String },
 }
@@ -202,10 +205,15 @@ impl Sources {
         if let Err(error) = self.end(seat).await {
             tracing::warn!(%error, "an engine did not end cleanly and begins anew");
         }
+        self.begin_anew(seat)
+    }
+
+    /// Lets an engine that was ended begin again with what is assigned now, unless it was fenced meanwhile.
+    fn begin_anew(&self, seat: &mut Seat) -> Result<(), SourcesError> {
         if seat.state.borrow().phase == SourcePhase::Fenced {
-            // Its engine wrote that down, but by the old policy.
+            // Its engine wrote that down, but with what was assigned before.
             seat.assignment.standing = Standing::Fenced;
-            return Ok(self.store.keep(chain, &seat.assignment)?);
+            return Ok(self.store.keep(seat.assignment.chain, &seat.assignment)?);
         }
         self.start(seat);
         Ok(())

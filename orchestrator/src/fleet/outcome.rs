@@ -20,6 +20,7 @@ pub(super) enum Question {
     SetReplication,
     SetRetention,
     SetPin,
+    SetDisks,
 }
 
 pub(super) fn question_of(body: &Body) -> Question {
@@ -37,6 +38,7 @@ pub(super) fn question_of(body: &Body) -> Question {
         Body::SetReplication(_) => Question::SetReplication,
         Body::SetRetention(_) => Question::SetRetention,
         Body::SetPin(_) => Question::SetPin,
+        Body::SetDisks(_) => Question::SetDisks,
     }
 }
 
@@ -85,6 +87,7 @@ impl Question {
             Outcome::ReplicationSet(_) => Some(Self::SetReplication),
             Outcome::RetentionSet(_) => Some(Self::SetRetention),
             Outcome::PinSet(_) => Some(Self::SetPin),
+            Outcome::DisksSet(_) => Some(Self::SetDisks),
         };
         match answered {
             Some(answered) if answered != self => Err(Malformed::OtherAnswer),

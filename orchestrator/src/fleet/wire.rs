@@ -139,6 +139,18 @@ fn check_source(source: &v1::SourceStatus) -> Result<(), Malformed> {
     )?;
     check_times(source.last_cycle_times.as_ref())?;
     check_audit(source.audit.as_ref())?;
+    check_volumes(&source.volumes)?;
+    check_count("report.sources.disks", source.disks.len())?;
+    for disk in &source.disks {
+        check_name("report.sources.disks.name", &disk.name)?;
+        check_text("report.sources.disks.device", &disk.device)?;
+        check_text("report.sources.disks.bus", &disk.bus)?;
+    }
+    check_count("report.sources.disk_paths", source.disk_paths.len())?;
+    source
+        .disk_paths
+        .iter()
+        .try_for_each(|path| check_text("report.sources.disk_paths", path))?;
     let interval = source.policy.as_ref().and_then(|policy| policy.interval.as_ref());
     check_duration("report.sources.policy.interval", interval)?;
     source

@@ -140,18 +140,32 @@ fn check_vm_change(work: &mut Work<'_>, existing: &DeclarationSet, vm: &Protecte
     let Some(before) = existing.vm(vm.name()) else {
         return Ok(());
     };
-    let only_followed = before.source() == vm.source()
-        && before.machine() == vm.machine()
+    let only_followed = before.source().is_same_but_disks(vm.source())
+        && before.machine().is_same_but_disks(vm.machine())
         && before.target().site == vm.target().site;
+    let disks_stay = before.source() == vm.source() && before.machine() == vm.machine();
+    if only_followed && !disks_stay && is_job_at_work(work, vm.name().as_str())? {
+        return Err(Refusal::InUse {
+            key: key_of(vm),
+            message: "a job is at work on it; change its disks when that has ended".to_owned(),
+        });
+    }
     if only_followed || !is_assigned(work, vm.name().as_str())? {
         return Ok(());
     }
     Err(Refusal::InUse {
         key: key_of(vm),
-        message: "its target was prepared for what was declared before; only spec.policy and \
-                  spec.target.network can be changed, or delete it and apply it again"
+        message: "its target was prepared for what was declared before; only spec.policy, \
+                  spec.target.network and the list of disks can be changed, or delete it and apply it again"
             .to_owned(),
     })
+}
+
+fn is_job_at_work(work: &mut Work<'_>, name: &str) -> Result<bool, Refusal> {
+    match work.get::<VmRecord>(name)? {
+        Some(record) => is_under_way(work, &record),
+        None => Ok(false),
+    }
 }
 
 /// Whether a job may be at work on the VM, or the target was prepared for it.

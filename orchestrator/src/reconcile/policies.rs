@@ -1,4 +1,4 @@
-//! Has replicators go by the policies as they are declared now: what they report is compared with what is declared, and
+//! Has replicators go by the policies, and sources by the disks, as they are declared now: what they report is compared with what is declared, and
 //! whoever goes by something else is told. Nothing is recorded; what is told twice changes nothing.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -8,6 +8,7 @@ use farshore_proto::v1::{self, command::Body, command_result::Outcome};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::disks;
 use crate::{
     fleet::FleetView,
     machine,
@@ -21,12 +22,14 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// How long nothing is said to it again: its next report shows by then what it goes by.
 const AFTER_AN_ANSWER: Duration = Duration::from_secs(1);
 const AFTER_A_FAILURE: Duration = Duration::from_secs(5);
+/// To look whether it can have other disks, a source interrupts its replication.
+const AFTER_REFUSED_DISKS: Duration = Duration::from_secs(60);
 /// How many are told at once, so that a policy of many VMs does not hold up the rest of the fleet's work.
 const AT_ONCE: usize = 32;
 
 /// Who is told, by the VM's name: one word at a time to each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Listener {
+pub(super) enum Listener {
     Source(String),
     Target(String),
 }
@@ -34,9 +37,9 @@ enum Listener {
 /// What one replicator is to be told of one VM.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Owed {
-    listener: Listener,
-    site: String,
-    body: Body,
+    pub(super) listener: Listener,
+    pub(super) site: String,
+    pub(super) body: Body,
 }
 
 /// Everything that replicators which are there are yet to be told.
@@ -46,6 +49,7 @@ pub(super) fn owed(store: &dyn Store, view: &FleetView) -> Result<Vec<Owed>, Sto
         let Some(declared) = records::declared_vm(store, &vm.name)? else {
             continue;
         };
+        owed.extend(disks::to_source(view, &vm, &declared));
         if let Some(policy) = records::declared_policy(store, declared.policy())? {
             owed.extend(to_target(view, &vm, &declared, &policy));
             let site = records::declared_site(store, &declared.source().site)?;
@@ -138,9 +142,14 @@ impl PolicyTeller {
 
 /// How long nothing is to be said again.
 async fn tell(replicators: &dyn Replicators, owed: Owed) -> Duration {
+    let after_a_refusal = if matches!(owed.body, Body::SetDisks(_)) {
+        AFTER_REFUSED_DISKS
+    } else {
+        AFTER_A_FAILURE
+    };
     let order = Order {
         site: owed.site.clone(),
-        id: format!("policy-{}", Uuid::now_v7()),
+        id: format!("declared-{}", Uuid::now_v7()),
         body: owed.body,
         deadline: DEADLINE,
     };
@@ -151,13 +160,13 @@ async fn tell(replicators: &dyn Replicators, owed: Owed) -> Duration {
                 owed.site,
                 failure.reason,
                 failure.message,
-                "a changed policy was refused"
+                "what is declared now was refused"
             );
-            AFTER_A_FAILURE
+            after_a_refusal
         }
         Ok(_) => AFTER_AN_ANSWER,
         Err(error) => {
-            tracing::info!(listener = ?owed.listener, owed.site, %error, "a changed policy could not be told");
+            tracing::info!(listener = ?owed.listener, owed.site, %error, "what is declared now could not be told");
             AFTER_A_FAILURE
         }
     }

@@ -74,6 +74,7 @@ pub(crate) struct World {
     pub(crate) sources: BTreeMap<Vec<u8>, (String, v1::SourcePhase)>,
     /// By chain: by what its source replicates.
     pub(crate) replication: BTreeMap<Vec<u8>, v1::Replicate>,
+    pub(crate) disks: BTreeMap<Vec<u8>, Vec<v1::Disk>>,
     /// By chain: what its target was told to keep.
     pub(crate) retention: BTreeMap<Vec<u8>, v1::Retention>,
     /// By chain: the newest sequence.
@@ -119,6 +120,7 @@ pub(crate) fn part_of(body: &Body) -> &'static str {
         Body::StartRecovery(_) => "start-recovery",
         Body::DiscardRecovery(_) => "discard-recovery",
         Body::SetReplication(_) => "set-replication",
+        Body::SetDisks(_) => "set-disks",
         Body::SetRetention(_) => "set-retention",
         Body::SetPin(_) => "set-pin",
     }
@@ -253,7 +255,8 @@ fn site_of(body: &Body) -> &'static str {
         | Body::InstallSource(_)
         | Body::EnableSource(_)
         | Body::RemoveSource(_)
-        | Body::SetReplication(_) => "east",
+        | Body::SetReplication(_)
+        | Body::SetDisks(_) => "east",
         Body::CheckTarget(_)
         | Body::PrepareTarget(_)
         | Body::Fence(_)
@@ -280,6 +283,8 @@ impl World {
                 assert_eq!(install.target_endpoint, "http://10.0.0.2:7201");
                 let vm = install.machine.as_ref().unwrap().vm.clone();
                 let installed = (vm, v1::SourcePhase::Installed);
+                let disks = install.machine.as_ref().unwrap().disks.clone();
+                self.disks.insert(install.chain.to_vec(), disks);
                 self.replication
                     .insert(install.chain.to_vec(), install.policy.clone().unwrap());
                 self.sources.entry(install.chain.to_vec()).or_insert(installed);
@@ -305,6 +310,11 @@ impl World {
                 self.replication
                     .insert(set.chain.to_vec(), set.policy.clone().unwrap());
                 Outcome::ReplicationSet(v1::ReplicationSet {})
+            }
+            Body::SetDisks(set) => {
+                let machine = set.machine.as_ref().unwrap();
+                self.disks.insert(set.chain.to_vec(), machine.disks.clone());
+                Outcome::DisksSet(v1::DisksSet {})
             }
             Body::SetRetention(set) => {
                 self.retention.insert(set.chain.to_vec(), set.retention.unwrap());
@@ -401,6 +411,7 @@ impl World {
             sync_done_bytes: 5,
             sync_total_bytes: 10,
             policy: self.replication.get(chain).cloned(),
+            disks: self.disks.get(chain).cloned().unwrap_or_default(),
             ..v1::SourceStatus::default()
         });
         let targets = self

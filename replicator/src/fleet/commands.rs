@@ -99,6 +99,7 @@ fn failure(error: &CommandError) -> v1::Failure {
         CommandError::Sources(SourcesError::Fenced(_)) => ("fenced", false),
         CommandError::Sources(SourcesError::NotAssigned(_)) => ("not-assigned", false),
         CommandError::Sources(SourcesError::Prerequisites { .. }) => ("prerequisites-failed", false),
+        CommandError::Sources(SourcesError::OtherMachine { .. }) => ("other-machine", false),
         CommandError::Sources(SourcesError::PlaintextBeyondLoopback(_)) => ("insecure-not-allowed", false),
         CommandError::Sources(_) => ("source-failed", true),
         CommandError::Vault(VaultError::UnknownChain(_))
@@ -150,6 +151,13 @@ async fn perform(member: &Member, body: Body) -> Result<Outcome, CommandError> {
                 .set_policy(convert::chain_in(&set.chain)?, policy)
                 .await?;
             Ok(Outcome::ReplicationSet(v1::ReplicationSet {}))
+        }
+        Body::SetDisks(set) => {
+            let chain = convert::chain_in(&set.chain)?;
+            let machine = convert::machine_in(set.machine)?;
+            let disks = set.disk_paths.iter().map(PathBuf::from).collect();
+            sources(member)?.set_disks(chain, machine, disks).await?;
+            Ok(Outcome::DisksSet(v1::DisksSet {}))
         }
         Body::SetRetention(set) => {
             let retention = convert::retention_in(set.retention)?;

@@ -7,7 +7,7 @@ use farshore_vault::{PointKind, PointRecord};
 
 use super::Member;
 use crate::{
-    assignment::Assignment,
+    assignment::{Assignment, SourcePlace},
     convert,
     source::{AuditMismatch, CycleTimes, SourcePhase, SourceState},
     target::{ChainDamage, ChainStanding, DamagedPlace, NewestNeeds, Targets},
@@ -75,6 +75,11 @@ fn source_out(assignment: &Assignment, state: SourceState) -> v1::SourceStatus {
         app_consistency_missed: state.app_consistency_missed,
         newest: state.newest.map(convert::point_head_out),
         policy: Some(convert::source_policy_out(assignment.policy())),
+        disks: assignment.machine.disks.iter().map(convert::disk_out).collect(),
+        disk_paths: match &assignment.place {
+            SourcePlace::Monitor(_) => Vec::new(),
+            SourcePlace::Disks(disks) => disks.iter().map(|disk| disk.display().to_string()).collect(),
+        },
         volumes: state
             .volumes
             .into_iter()

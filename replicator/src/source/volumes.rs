@@ -134,6 +134,13 @@ impl ChainVolumes {
             .collect()
     }
 
+    /// Whether the newest point has volumes that are not declared any more: the next one is due, even if nothing changed.
+    pub(crate) fn leave(&self) -> bool {
+        let mut places = (0..).zip(&self.places);
+        places
+            .any(|(index, place)| place.sealed > ByteCount(0) && !self.of_disks.contains(&VolumeIndex(index)))
+    }
+
     /// Whether the cycle that the target holds open can go on.
     pub(crate) fn open_cycle_fits(&self) -> OpenCycleFits {
         let gone = (0..)

@@ -118,6 +118,16 @@ impl Machine {
         &self.nics
     }
 
+    /// Whether nothing but the disks tells it from `other`.
+    #[must_use]
+    pub fn is_same_but_disks(&self, other: &Self) -> bool {
+        let with_others_disks = Self {
+            disks: other.disks.clone(),
+            ..self.clone()
+        };
+        with_others_disks == *other
+    }
+
     pub(super) fn read(machine: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
         let known = [
             "processors",

@@ -49,6 +49,18 @@ fn serialize_disks<S: serde::Serializer>(disks: &[SourceDisk], serializer: S) ->
 }
 
 impl Source {
+    /// Whether nothing but where disks lie tells it from `other`.
+    #[must_use]
+    pub fn is_same_but_disks(&self, other: &Self) -> bool {
+        let same_place = match (&self.place, &other.place) {
+            (SourcePlace::Monitor(one), SourcePlace::Monitor(another)) => one == another,
+            (SourcePlace::Disks(_), SourcePlace::Disks(_)) => true,
+            (SourcePlace::Monitor(_), SourcePlace::Disks(_))
+            | (SourcePlace::Disks(_), SourcePlace::Monitor(_)) => false,
+        };
+        same_place && self.site == other.site && self.guest_agent == other.guest_agent
+    }
+
     /// The disks without a hypervisor; none of a VM that runs.
     #[must_use]
     pub fn disks(&self) -> &[SourceDisk] {

@@ -43,7 +43,7 @@ impl<S: Source> Engine<S> {
             self.show(|state| state.backlog = backlog);
             // What the guest's applications still hold in memory is no backlog.
             let application = self.application_points.are_due(began);
-            if backlog > ByteCount(0) || self.audit.has_repairs() || application {
+            if backlog > ByteCount(0) || self.audit.has_repairs() || application || lane.volumes.leave() {
                 self.cycle(lane).await?;
             } else {
                 still_valid(lane, asked_at).await?;

@@ -42,7 +42,7 @@ use crate::{
     edit::Edit,
     format::{
         FormatError,
-        record::{RecordPlace, encode_record},
+        record::{InBatch, RecordPlace, WriteOrder, encode_record},
     },
     layout::VaultLayout,
     state::VaultState,
@@ -138,7 +138,7 @@ impl Journal {
             generation,
             ordinal: 0,
         };
-        let (bytes, next_ordinal) = encode_batch(place, &state.as_edits());
+        let (bytes, next_ordinal) = encode_batch(place, place.ordinal, &state.as_edits());
         let open = |copy| disk.open_file(&layout.journal(generation, copy), Content::Dropped);
         let mut journal = Self {
             vault,
@@ -224,7 +224,7 @@ impl Journal {
                 generation: self.generation,
                 ordinal,
             };
-            let (encoded, next) = encode_batch(place, batch);
+            let (encoded, next) = encode_batch(place, self.next_ordinal, batch);
             bytes.extend_from_slice(&encoded);
             ordinal = next;
         }
@@ -317,14 +317,20 @@ impl Journal {
     }
 }
 
-/// The records of one batch, and the number of the record behind them.
-fn encode_batch(place: RecordPlace, batch: &[Edit]) -> (Vec<u8>, u64) {
+/// The records of one batch, and the number of the record behind them; what is written at once begins with number `first`.
+fn encode_batch(place: RecordPlace, first: u64, batch: &[Edit]) -> (Vec<u8>, u64) {
     let mut bytes = Vec::new();
     let mut ordinal = place.ordinal;
     for (edit, following) in batch.iter().zip((0..batch.len()).rev()) {
         let following = u32::try_from(following).unwrap_or(u32::MAX);
-        let place = RecordPlace { ordinal, ..place };
-        bytes.extend_from_slice(&encode_record(place, edit.kind(), following, &edit.encode()));
+        let order = if ordinal == first {
+            WriteOrder::First
+        } else {
+            WriteOrder::Later
+        };
+        let in_batch = InBatch { order, following };
+        let at = RecordPlace { ordinal, ..place };
+        bytes.extend_from_slice(&encode_record(at, edit.kind(), in_batch, &edit.encode()));
         ordinal = ordinal.saturating_add(1);
     }
     (bytes, ordinal)

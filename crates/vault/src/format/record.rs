@@ -27,21 +27,67 @@ pub(crate) struct RecordPlace {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record<'bytes> {
     pub(crate) kind: u32,
-    /// How many records of its batch follow it.
-    pub(crate) following: u32,
+    pub(crate) in_batch: InBatch,
     pub(crate) body: &'bytes [u8],
     /// How many bytes header and body take.
     pub(crate) length: usize,
 }
 
-pub(crate) fn encode_record(place: RecordPlace, kind: u32, following: u32, body: &[u8]) -> Vec<u8> {
+/// Set in a record that was written together with the one before it.
+const WRITTEN_WITH_BEFORE: u32 = 1 << 31;
+
+/// Where a record stands in its batch, which counts only as a whole, and in what was written at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InBatch {
+    pub(crate) order: WriteOrder,
+    /// How many records of its batch follow it.
+    pub(crate) following: u32,
+}
+
+/// Whether a record is the first of those that were written at once: what is before it was durable by then. Earlier
+/// builds said so of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteOrder {
+    First,
+    Later,
+}
+
+impl InBatch {
+    #[cfg(all(test, feature = "fuzzing"))]
+    pub(crate) const ALONE: Self = Self {
+        order: WriteOrder::First,
+        following: 0,
+    };
+
+    fn encoded(self) -> u32 {
+        let following = self.following.min(WRITTEN_WITH_BEFORE - 1);
+        match self.order {
+            WriteOrder::First => following,
+            WriteOrder::Later => following | WRITTEN_WITH_BEFORE,
+        }
+    }
+
+    fn decoded(word: u32) -> Self {
+        let order = if word & WRITTEN_WITH_BEFORE == 0 {
+            WriteOrder::First
+        } else {
+            WriteOrder::Later
+        };
+        Self {
+            order,
+            following: word & !WRITTEN_WITH_BEFORE,
+        }
+    }
+}
+
+pub(crate) fn encode_record(place: RecordPlace, kind: u32, in_batch: InBatch, body: &[u8]) -> Vec<u8> {
     let mut bytes = header(RECORD_MAGIC);
     bytes
         .u32(kind)
         .array(place.vault.as_bytes())
         .u64(place.generation)
         .u64(place.ordinal)
-        .u32(following)
+        .u32(in_batch.encoded())
         .count(body.len())
         .u32(crc32fast::hash(body))
         .crc32()
@@ -63,7 +109,7 @@ pub(crate) fn decode_record(bytes: &[u8], place: RecordPlace) -> Result<Record<'
         generation: fields.u64()?,
         ordinal: fields.u64()?,
     };
-    let following = fields.u32()?;
+    let in_batch = InBatch::decoded(fields.u32()?);
     let body_length = usize::try_from(fields.u32()?).unwrap_or(usize::MAX);
     let body_crc32 = fields.u32()?;
     let length = RECORD_HEADER_BYTES.saturating_add(body_length);
@@ -83,7 +129,7 @@ pub(crate) fn decode_record(bytes: &[u8], place: RecordPlace) -> Result<Record<'
         Some((_, field)) => Err(FormatError::Identity { field }),
         None => Ok(Record {
             kind,
-            following,
+            in_batch,
             body,
             length,
         }),

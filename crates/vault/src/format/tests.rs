@@ -11,7 +11,9 @@ use super::{
     frame::FRAME_ENTRY_BYTES,
     group::GROUP_MAGIC,
     head::{HEAD_BYTES, HEAD_MAGIC},
-    record::{RECORD_HEADER_BYTES, RECORD_MAGIC, RecordPlace, decode_record, encode_record},
+    record::{
+        InBatch, RECORD_HEADER_BYTES, RECORD_MAGIC, RecordPlace, WriteOrder, decode_record, encode_record,
+    },
     segment::{PACK_MAGIC, SEGMENT_MAGIC},
     *,
 };
@@ -29,6 +31,11 @@ const PLACE: RecordPlace = RecordPlace {
     vault: IDENTITY.vault,
     generation: 5,
     ordinal: 11,
+};
+
+const IN_BATCH: InBatch = InBatch {
+    order: WriteOrder::Later,
+    following: 1,
 };
 
 fn head() -> Head {
@@ -110,7 +117,7 @@ fn decode_group(bytes: &[u8], at: Position) -> Result<Group, FormatError> {
 }
 
 fn record_bytes() -> Vec<u8> {
-    encode_record(PLACE, 18, 1, b"body")
+    encode_record(PLACE, 18, IN_BATCH, b"body")
 }
 
 /// Whether any decoder accepts the bytes as its own.
@@ -141,8 +148,8 @@ fn everything_reads_back_as_it_was_written() {
     let bytes = record_bytes();
     let record = decode_record(&bytes, PLACE).unwrap();
     assert_eq!(
-        (record.kind, record.following, record.body),
-        (18, 1, &b"body"[..])
+        (record.kind, record.in_batch, record.body),
+        (18, IN_BATCH, &b"body"[..])
     );
     assert_eq!(record.length, bytes.len());
 }

@@ -12,7 +12,7 @@ use crate::{
     format::{
         Group, Identity, MessageEnds, MessagePart, Position, SegmentName,
         fields::Encoder,
-        record::{RecordPlace, encode_record},
+        record::{InBatch, RecordPlace, encode_record},
     },
     layout::VaultLayout,
     scripted::{CHAIN, HOLDER},
@@ -53,7 +53,7 @@ fn make_the_corpus_anew() {
         keep(
             "journal_record",
             &name,
-            &encode_record(place, edit.kind(), 0, &body),
+            &encode_record(place, edit.kind(), InBatch::ALONE, &body),
         );
     }
     keep_damage();

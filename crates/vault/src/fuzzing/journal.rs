@@ -22,7 +22,7 @@ pub fn journal_record(bytes: &[u8]) {
     let Ok(record) = decode_record(bytes, place) else {
         return;
     };
-    let written = encode_record(place, record.kind, record.following, record.body);
+    let written = encode_record(place, record.kind, record.in_batch, record.body);
     assert!(
         bytes.get(..record.length) == Some(written.as_slice()),
         "more than one form of a record is accepted"

@@ -10,7 +10,7 @@ use crate::{
     edit::Edit,
     format::{
         FormatError,
-        record::{Record, RecordPlace, decode_record},
+        record::{Record, RecordPlace, WriteOrder, decode_record},
     },
     layout::{VaultLayout, journal_generation},
     state::VaultState,
@@ -129,10 +129,14 @@ impl Copies {
         }
     }
 
-    /// Whether a whole record stands anywhere behind `offset`, at some later number. One with an earlier number is not
-    /// missed by anybody: it was written to a wrong place, or what stood before it was moved.
-    fn holds_a_record_behind(&self, offset: u64, place: RecordPlace) -> bool {
+    /// Whether a record stands whole anywhere behind `offset`, at some later number, before which all was durable when it
+    /// was written. One with an earlier number is not missed by anybody: it was written to a wrong place, or what stood
+    /// before it was moved. And one that was written together with those before it may be what a torn write left, unless
+    /// the journal has begun and the mirror has come so far: it is then written once the journal is durable.
+    fn holds_a_later_write(&self, offset: u64, place: RecordPlace, done: &Replayed) -> bool {
         let start = usize::try_from(offset.saturating_sub(self.from)).unwrap_or(usize::MAX);
+        let was_durable = done.checkpoint_bytes > 0 && start < self.mirror.len();
+        let counts = |record: Record<'_>| was_durable || record.in_batch.order == WriteOrder::First;
         [Copy::Primary, Copy::Mirror].into_iter().any(|copy| {
             let rest = self.of(copy).get(start..).unwrap_or_default();
             let mut rest = rest.get(1..).unwrap_or_default();
@@ -146,7 +150,7 @@ impl Copies {
                     ordinal: number.unwrap_or(0),
                     ..place
                 };
-                if found.ordinal > place.ordinal && decode_record(rest, found).is_ok() {
+                if found.ordinal > place.ordinal && decode_record(rest, found).is_ok_and(counts) {
                     return true;
                 }
                 rest = rest.get(1..).unwrap_or_default();
@@ -181,7 +185,7 @@ pub(crate) fn replay(
         };
         let (record, wrong) = match copies.record(offset, place) {
             Ok(found) => found,
-            Err(error) if copies.holds_a_record_behind(offset, place) => {
+            Err(error) if copies.holds_a_later_write(offset, place, &done) => {
                 return Err(FileError::damaged(&path, offset, error));
             }
             // Torn, or being written just now.
@@ -197,7 +201,7 @@ pub(crate) fn replay(
         if offset > end {
             break;
         }
-        if record.following == 0 {
+        if record.in_batch.following == 0 {
             for edit in batch.drain(..) {
                 done.state
                     .apply(edit)

@@ -238,3 +238,55 @@ fn an_earlier_record_behind_the_last_one_is_not_missed_by_anybody() {
         assert!(left == bytes && right == bytes);
     }
 }
+
+/// Where each record of a journal begins.
+fn records_in(bytes: &[u8]) -> Vec<usize> {
+    let begins = |at: &usize| bytes[*at..].starts_with(b"FARSHJNL");
+    (0..bytes.len()).filter(begins).collect()
+}
+
+#[test]
+fn what_a_torn_write_left_is_not_taken_for_damage_whichever_part_of_it_is_there() {
+    let (at, mut journal) = fixture();
+    let [before, _] = at.both();
+    // Two commits of several records each, in one write.
+    journal
+        .append(&[vec![created(4), created(5)], vec![created(6), granted(2)]])
+        .unwrap();
+    drop(journal);
+    let [whole, _] = at.both();
+    let records: Vec<_> = records_in(&whole)
+        .into_iter()
+        .filter(|at| *at >= before.len())
+        .collect();
+    assert_eq!(records.len(), 4);
+    for lost in 1..16u32 {
+        let mut torn = whole.clone();
+        let ends = records[1..].iter().copied().chain([whole.len()]);
+        for (number, (from, to)) in (0..).zip(records.iter().copied().zip(ends)) {
+            if lost >> number & 1 == 1 {
+                torn[from..to].fill(0);
+            }
+        }
+        fs::write(at.path(Copy::Primary), &torn).unwrap();
+        fs::write(at.path(Copy::Mirror), &before).unwrap();
+        // A batch counts as a whole, and only behind those that do.
+        let expected = if lost & 0b11 == 0 { 5 } else { 3 };
+        assert_eq!(chains(&at.open().unwrap()), expected, "lost {lost:04b}");
+    }
+}
+
+#[test]
+fn a_record_that_was_durable_before_another_was_written_is_missed() {
+    let (at, mut journal) = fixture();
+    let [before, _] = at.both();
+    journal.append(&[vec![created(4), created(5)]]).unwrap();
+    journal.append(&[vec![granted(2)]]).unwrap();
+    drop(journal);
+    let [mut bytes, _] = at.both();
+    bytes[before.len() + 70] ^= 1;
+    for copy in [Copy::Primary, Copy::Mirror] {
+        fs::write(at.path(copy), &bytes).unwrap();
+    }
+    assert!(matches!(at.open(), Err(FileError::Damaged(_))));
+}

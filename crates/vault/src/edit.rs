@@ -67,6 +67,9 @@ pub(crate) enum ChainEdit {
         from: Sequence,
         volumes: Vec<VolumeDescription>,
     },
+    /// Where the groups of points end in segments that will hold no more of them. A chain of which this is known from
+    /// its beginning keeps in its files all that its index says.
+    Ended(Vec<Position>),
 }
 
 /// A point as its record has it: the machine's specification by its digest.

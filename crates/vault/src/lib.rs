@@ -8,6 +8,7 @@
 //! Everything here blocks; a shell that is asynchronous calls it from threads of its own.
 
 mod damage;
+mod derived;
 mod edit;
 mod entry;
 mod fence;
@@ -45,10 +46,11 @@ mod versions;
 mod writer;
 
 pub use damage::{Damaged, FileError};
+pub use derived::Untold;
 pub use fence::WrongEpoch;
 pub use format::{FORMAT_VERSION, FormatError};
 pub use maintenance::{
-    Ended, Go, Maintained, MaintenanceError, Pace, PinRefused, StopSwitch, Throttle, Unlimited,
+    Ended, Go, Maintained, MaintenanceError, Mended, Pace, PinRefused, StopSwitch, Throttle, Unlimited,
 };
 pub use reader::{Allocation, HashSource, PointReader, ReadError, VaultReader};
 pub use records::{

@@ -47,6 +47,7 @@
 
 mod boundary;
 mod compact;
+mod mend;
 mod merge;
 mod pace;
 mod pack;
@@ -66,6 +67,8 @@ use std::{
 
 use farshore_blocks::{ByteCount, ChainId, Sequence};
 
+pub use mend::Mended;
+use mend::is_mendable;
 pub use pace::{Go, Pace, StopSwitch, Throttle, Unlimited};
 pub(crate) use proofs::Prover;
 pub(crate) use table::SettledTable;
@@ -73,6 +76,7 @@ pub use thinning::PinRefused;
 
 use crate::{
     damage::FileError,
+    derived::Untold,
     edit::ChainEdit,
     entry::ENTRY_BYTES,
     format::SegmentKind,
@@ -124,6 +128,15 @@ pub enum MaintenanceError {
     /// A file is damaged or out of reach, or could not be written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A run of the index is lost, and the files do not tell what it said.
+    #[error("{fault}; it cannot be made again")]
+    Untold {
+        /// What is wrong with the run.
+        fault: FileError,
+        /// What the files do not tell.
+        #[source]
+        source: Untold,
+    },
 }
 
 impl Vault {
@@ -136,14 +149,17 @@ impl Vault {
     pub fn maintain(&self, chain: ChainId, pace: &mut dyn Pace) -> Result<Maintained, MaintenanceError> {
         let handle = self.chain_handle(chain)?;
         let mut outdated = handle.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut pass = Pass {
-            chain: &handle,
-            pace,
-            outdated: &mut outdated,
-            spent: 0,
-            done: Maintained::nothing(),
-        };
-        let halted = pass.run();
+        let mut pass = Pass::new(&handle, pace, &mut outdated);
+        let mut halted = pass.run();
+        if let Err(Halt::Failed(error)) = &halted
+            && is_mendable(error)
+        {
+            // What was found to be lost of the index is made again, and the pass begins anew.
+            halted = match pass.mend()?.ended {
+                Ended::Done => pass.run(),
+                ended @ (Ended::Stopped | Ended::HeldByReader) => Ok(ended),
+            };
+        }
         pass.done.ended = match halted {
             Ok(ended) => ended,
             Err(Halt::Stopped) => Ended::Stopped,
@@ -207,6 +223,22 @@ struct Pass<'chain> {
     /// What the pace was not told of yet.
     spent: u64,
     done: Maintained,
+}
+
+impl<'chain> Pass<'chain> {
+    fn new(
+        chain: &'chain ChainHandle,
+        pace: &'chain mut dyn Pace,
+        outdated: &'chain mut Vec<PathBuf>,
+    ) -> Self {
+        Self {
+            chain,
+            pace,
+            outdated,
+            spent: 0,
+            done: Maintained::nothing(),
+        }
+    }
 }
 
 impl Pass<'_> {

@@ -6,6 +6,7 @@
 mod disk;
 mod failing;
 mod maintained;
+mod mended;
 mod recording;
 
 use std::{error::Error, path::Path, sync::Arc};

@@ -36,6 +36,7 @@ pub(crate) fn tiny(segment_bytes: u32) -> Limits {
         flush: FlushLimits {
             entries: 6,
             groups: 5,
+            window_entries: 40,
         },
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use farshore_blocks::{Frame, Sequence};
+use farshore_blocks::{Encoding, Frame, Sequence};
 
 use crate::{
     damage::{FileError, read_exactly},
@@ -186,6 +186,8 @@ impl SegmentFile {
         let mut at = Position::beginning_of(self.name.number);
         while let Some(found) = self.group_at(at.offset)? {
             let places = found.places().zip(found.frames());
+            // A frame of zeroes has nothing to lead to, and no place of its own.
+            let places = places.filter(|(_, (_, frame))| frame.encoding != Encoding::Zero);
             origins.extend(places.map(|((origin, _), (offset, _))| (origin, offset)));
             at = found.end;
         }

@@ -83,7 +83,8 @@ impl VaultState {
             | ChainEdit::RetentionSet(_)
             | ChainEdit::StillValid { .. }
             | ChainEdit::Layout(_)
-            | ChainEdit::VolumesSet { .. } => {
+            | ChainEdit::VolumesSet { .. }
+            | ChainEdit::Ended(_) => {
                 let state = self.chains.get_mut(&chain).ok_or(Contradiction("chain"))?;
                 state.apply(edit, &self.machines)?;
             }

@@ -315,8 +315,10 @@ impl Vault {
             disk.create_directory(&directory)?;
         }
         disk.sync_directory(layout.root())?;
-        let edit = ChainEdit::Created(description.clone());
-        let committed = self.shared.committer.commit(vec![Edit::from((chain, edit))]);
+        let created = ChainEdit::Created(description.clone());
+        let edits = [created, ChainEdit::Ended(Vec::new())];
+        let edits = edits.into_iter().map(|edit| Edit::from((chain, edit)));
+        let committed = self.shared.committer.commit(edits.collect());
         Ok(committed.map_err(StorageError::from)?)
     }
 

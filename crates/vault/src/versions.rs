@@ -11,6 +11,7 @@ mod coverage;
 mod layer;
 mod merge;
 mod resolve;
+mod shipped;
 #[cfg(test)]
 mod tests;
 mod thin;
@@ -19,4 +20,5 @@ pub(crate) use chunks::Chunks;
 pub(crate) use layer::Layer;
 pub(crate) use merge::Merge;
 pub(crate) use resolve::{resolve, resolve_extent};
-pub(crate) use thin::{Beneath, thin};
+pub(crate) use shipped::latest_shipped;
+pub(crate) use thin::thin;

@@ -1,5 +1,6 @@
 //! Edits to and from the bodies of the journal's records.
 
+mod files;
 mod volumes;
 
 use std::time::Duration;
@@ -10,7 +11,13 @@ use farshore_blocks::{
     clock::WallTime,
 };
 
-use super::{ChainEdit, ChainLayoutWords, Edit, IndexChange, PackChange, SealedPoint};
+#[cfg(feature = "fuzzing")]
+pub(crate) use files::run;
+use files::{
+    ends, index_change, layout, pack_change, put_ends, put_index_change, put_layout, put_pack_change,
+};
+
+use super::{ChainEdit, Edit, SealedPoint};
 use crate::{
     format::{
         FormatError, Position,
@@ -18,7 +25,6 @@ use crate::{
     },
     records::{BasePoint, CycleKind, Gap, OpenCycle, Pin, PointKind, PointRecord},
     retention::RetentionPolicy,
-    tree::{Attachment, RootNode, RunSummary},
 };
 
 use volumes::{description, put_description, put_volumes, volumes};
@@ -93,6 +99,7 @@ impl ChainEdit {
             Self::StillValid { .. } => 27,
             Self::Layout(_) => 28,
             Self::VolumesSet { .. } => 29,
+            Self::Ended(_) => 30,
         }
     }
 
@@ -125,6 +132,7 @@ impl ChainEdit {
                 body.u64(from.0);
                 put_volumes(body, volumes);
             }
+            Self::Ended(ends) => put_ends(body, ends),
         }
     }
 
@@ -164,6 +172,7 @@ impl ChainEdit {
                 from: Sequence(fields.u64()?),
                 volumes: volumes(fields)?,
             },
+            30 => Self::Ended(ends(fields)?),
             _ => {
                 return Err(FormatError::Bounds {
                     field: "kind of record",
@@ -327,86 +336,6 @@ fn open(fields: &mut Fields<'_>) -> Decoded<Option<OpenCycle>> {
     })
 }
 
-fn put_numbers(body: &mut Encoder, numbers: &[u32]) {
-    body.list(numbers.iter(), |body, number| {
-        body.u32(*number);
-    });
-}
-
-fn numbers(fields: &mut Fields<'_>) -> Decoded<Vec<u32>> {
-    fields.list(4, Fields::u32)
-}
-
-fn put_index_change(body: &mut Encoder, change: &IndexChange) {
-    body.list(change.added.iter(), put_run);
-    body.list(change.removed.iter(), |body, run| {
-        body.u64(*run);
-    });
-    body.list(change.indexed_through.iter(), |body, through| {
-        put_position(body, *through)
-    });
-    put_open(body, change.open.as_ref());
-    body.u64(change.settled_through.map_or(0, |settled| settled.0));
-}
-
-fn index_change(fields: &mut Fields<'_>) -> Decoded<IndexChange> {
-    Ok(IndexChange {
-        added: fields.list(73, run)?,
-        removed: fields.list(8, Fields::u64)?,
-        indexed_through: at_most_one(fields, 8, position)?,
-        open: open(fields)?,
-        settled_through: Some(Sequence(fields.u64()?)).filter(|settled| *settled > Sequence(0)),
-    })
-}
-
-fn put_run(body: &mut Encoder, run: &RunSummary) {
-    body.u64(run.number).u64(run.entries).u8(run.levels);
-    body.u64(run.root.position).u32(run.root.crc32);
-    body.u64(run.attachment.position)
-        .u64(run.attachment.length)
-        .u32(run.attachment.crc32);
-    body.u64(run.file_bytes)
-        .u64(run.first_sequence.0)
-        .u64(run.last_sequence.0);
-}
-
-/// What the journal says of a run.
-pub(crate) fn run(fields: &mut Fields<'_>) -> Decoded<RunSummary> {
-    Ok(RunSummary {
-        number: fields.u64()?,
-        entries: fields.u64()?,
-        levels: fields.u8()?,
-        root: RootNode {
-            position: fields.u64()?,
-            crc32: fields.u32()?,
-        },
-        attachment: Attachment {
-            position: fields.u64()?,
-            length: fields.u64()?,
-            crc32: fields.u32()?,
-        },
-        file_bytes: fields.u64()?,
-        first_sequence: Sequence(fields.u64()?),
-        last_sequence: Sequence(fields.u64()?),
-    })
-}
-
-fn put_pack_change(body: &mut Encoder, change: &PackChange) {
-    put_numbers(body, &change.segments);
-    put_numbers(body, &change.packs);
-    body.u32(change.into.unwrap_or(0));
-    put_numbers(body, &change.holds);
-}
-
-fn pack_change(fields: &mut Fields<'_>) -> Decoded<PackChange> {
-    Ok(PackChange {
-        segments: numbers(fields)?,
-        packs: numbers(fields)?,
-        into: Some(fields.u32()?).filter(|pack| *pack > 0),
-        holds: numbers(fields)?,
-    })
-}
-
 fn put_pin(body: &mut Encoder, sequence: Sequence, pin: Option<Pin>) {
     let (code, until) = match pin {
         None => (0, 0),
@@ -450,31 +379,5 @@ fn retention(fields: &mut Fields<'_>) -> Decoded<RetentionPolicy> {
         limit: Some(fields.u64()?)
             .filter(|limit| *limit < u64::MAX)
             .map(ByteCount),
-    })
-}
-
-fn put_layout(body: &mut Encoder, words: &ChainLayoutWords) {
-    put_position(body, words.tail);
-    put_position(body, words.indexed_through);
-    put_open(body, words.open.as_ref());
-    body.u64(words.settled_through.0);
-    put_numbers(body, &words.segments);
-    body.list(words.packs.iter(), |body, (pack, holds)| {
-        body.u32(*pack);
-        put_numbers(body, holds);
-    });
-    body.u64(words.next_run).u32(words.next_pack);
-}
-
-fn layout(fields: &mut Fields<'_>) -> Decoded<ChainLayoutWords> {
-    Ok(ChainLayoutWords {
-        tail: position(fields)?,
-        indexed_through: position(fields)?,
-        open: open(fields)?,
-        settled_through: Sequence(fields.u64()?),
-        segments: numbers(fields)?,
-        packs: fields.list(8, |fields| Ok((fields.u32()?, numbers(fields)?)))?,
-        next_run: fields.u64()?,
-        next_pack: fields.u32()?,
     })
 }

@@ -22,11 +22,14 @@ pub(crate) const GROUP_HEADER_BYTES: usize = 256;
 const CHANGE_BYTES: usize = 56;
 const WATERMARK_BYTES: usize = 16;
 const ORIGIN_BYTES: usize = 8;
+const SEQUENCE_BYTES: usize = 8;
 const BLOCK_CHECKSUM_BYTES: usize = 4;
 /// The message ends with this group.
 const FLAG_COMPLETE: u32 = 1;
 /// The frames were carried over by compaction, and say where from.
 const FLAG_ORIGINS: u32 = 2;
+/// They also say of which points they are.
+const FLAG_SEQUENCES: u32 = 4;
 /// More than any group that was ever written has.
 pub(crate) const MAX_GROUP_FRAMES: u32 = 16_384;
 
@@ -67,6 +70,8 @@ pub(crate) struct Group {
     pub(crate) frames: Vec<StoredFrame>,
     /// Where each frame was ingested; empty unless compaction wrote the group.
     pub(crate) origins: Vec<Position>,
+    /// For which point each frame with an origin was ingested; packs of earlier builds do not say it.
+    pub(crate) sequences: Vec<Sequence>,
     /// The proofs, after this group, of the volumes that it touched.
     pub(crate) changes: Vec<(VolumeIndex, ChangeDigest)>,
     pub(crate) watermarks: Vec<(VolumeIndex, ByteOffset)>,
@@ -115,6 +120,7 @@ impl Group {
         let tables = [
             self.frames.len().saturating_mul(FRAME_ENTRY_BYTES),
             self.origins.len().saturating_mul(ORIGIN_BYTES),
+            self.sequences.len().saturating_mul(SEQUENCE_BYTES),
             self.changes.len().saturating_mul(CHANGE_BYTES),
             self.watermarks.len().saturating_mul(WATERMARK_BYTES),
             self.blocks.len().saturating_mul(BLOCK_CHECKSUM_BYTES),
@@ -142,6 +148,9 @@ impl Group {
         for origin in &self.origins {
             tables.u32(origin.segment).u32(origin.offset);
         }
+        for sequence in &self.sequences {
+            tables.u64(sequence.0);
+        }
         for (volume, change) in &self.changes {
             tables
                 .u32(volume.0)
@@ -163,9 +172,14 @@ impl Group {
             MessageEnds::Later => 0,
         };
         let origins = if self.origins.is_empty() { 0 } else { FLAG_ORIGINS };
+        let sequences = if self.sequences.is_empty() {
+            0
+        } else {
+            FLAG_SEQUENCES
+        };
         let mut bytes = header(GROUP_MAGIC);
         bytes
-            .u32(complete | origins)
+            .u32(complete | origins | sequences)
             .array(identity.vault.as_bytes())
             .array(identity.chain.as_bytes());
         bytes
@@ -228,11 +242,17 @@ impl GroupHeader {
         self.flags & FLAG_ORIGINS != 0
     }
 
-    fn table_lengths(&self) -> [u64; 5] {
+    fn says_sequences(&self) -> bool {
+        self.flags & FLAG_SEQUENCES != 0
+    }
+
+    fn table_lengths(&self) -> [u64; 6] {
         let origins = if self.is_packed() { self.frames } else { 0 };
+        let sequences = if self.says_sequences() { self.frames } else { 0 };
         [
             u64::from(self.frames).saturating_mul(length_of(FRAME_ENTRY_BYTES)),
             u64::from(origins).saturating_mul(length_of(ORIGIN_BYTES)),
+            u64::from(sequences).saturating_mul(length_of(SEQUENCE_BYTES)),
             u64::from(self.changes).saturating_mul(length_of(CHANGE_BYTES)),
             u64::from(self.watermarks).saturating_mul(length_of(WATERMARK_BYTES)),
             u64::from(self.blocks).saturating_mul(length_of(BLOCK_CHECKSUM_BYTES)),
@@ -255,9 +275,10 @@ impl GroupHeader {
                 field: "directory length",
             });
         }
-        // Without frames there are no origins to be told of.
+        // Without frames there are no origins to be told of, and without origins no sequences.
         let idle = self.is_packed() && self.frames == 0;
-        if idle || self.flags & !(FLAG_COMPLETE | FLAG_ORIGINS) != 0 {
+        let alone = self.says_sequences() && !self.is_packed();
+        if idle || alone || self.flags & !(FLAG_COMPLETE | FLAG_ORIGINS | FLAG_SEQUENCES) != 0 {
             return Err(FormatError::Bounds { field: "flags" });
         }
         Ok(())
@@ -289,6 +310,10 @@ impl GroupHeader {
                 })
             })
             .collect::<Result<Vec<_>, FormatError>>()?;
+        let sequences = if self.says_sequences() { self.frames } else { 0 };
+        let sequences = (0..sequences)
+            .map(|_| fields.u64().map(Sequence))
+            .collect::<Result<Vec<_>, _>>()?;
         let changes = (0..self.changes)
             .map(|_| decode_change(&mut fields))
             .collect::<Result<Vec<_>, _>>()?;
@@ -316,6 +341,7 @@ impl GroupHeader {
             durable_before: self.durable_before,
             frames,
             origins,
+            sequences,
             changes,
             watermarks,
             blocks,

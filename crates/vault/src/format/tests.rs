@@ -75,6 +75,7 @@ fn group() -> Group {
         durable_before: Position::START,
         frames: vec![StoredFrame::of(&frame(), 77)],
         origins: Vec::new(),
+        sequences: Vec::new(),
         changes: vec![(
             VolumeIndex(1),
             ChangeDigest {

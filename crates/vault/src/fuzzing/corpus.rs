@@ -116,7 +116,7 @@ fn summary(run: &RunSummary) -> Vec<u8> {
     bytes.done()
 }
 
-/// A pack with one group of frames that have origins.
+/// A pack with one group of frames that have origins, and a group of one that also has sequences.
 fn keep_pack() {
     let vault = root().join("fixtures/v1/open-cycle");
     let reader = VaultReader::open(&vault).unwrap();
@@ -144,6 +144,13 @@ fn keep_pack() {
     bytes.resize(bytes.len().next_multiple_of(4096), 0);
     keep("segment", "pack", &bytes);
     keep("group", "pack", &directory);
+    // As packs are written now: their frames also say of which points they are.
+    let told = Group {
+        sequences: vec![group.words.sequence; group.frames.len()],
+        ..group
+    };
+    let directory = told.encode(identity, at);
+    keep("group", "pack-2", &directory);
 }
 
 const EPOCH: Epoch = Epoch {
@@ -221,7 +228,7 @@ fn of_chains() -> Vec<ChainEdit> {
 }
 
 /// What happens to its files.
-fn of_files() -> [ChainEdit; 3] {
+fn of_files() -> [ChainEdit; 4] {
     [
         ChainEdit::Indexed(IndexChange {
             removed: vec![1, 2],
@@ -247,6 +254,7 @@ fn of_files() -> [ChainEdit; 3] {
             next_run: 3,
             next_pack: 2,
         }),
+        ChainEdit::Ended(vec![POSITION]),
     ]
 }
 

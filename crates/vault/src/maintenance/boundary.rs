@@ -84,6 +84,20 @@ fn first_of_later(
     Ok(None)
 }
 
+/// Where the first group of a sealed point behind `sequence` begins; where the sealed groups end if there is none.
+pub(super) fn first_behind(
+    chain: &ChainHandle,
+    state: &ChainState,
+    sequence: Sequence,
+) -> Result<Position, FileError> {
+    for number in state.segments.iter().copied() {
+        if let Some(at) = first_of_later(chain, number, sequence, state.tail)? {
+            return Ok(at);
+        }
+    }
+    Ok(state.tail)
+}
+
 /// Whether a segment holds groups of later points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Later {

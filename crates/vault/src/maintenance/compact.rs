@@ -9,26 +9,26 @@ use std::{
     sync::Arc,
 };
 
-use farshore_blocks::{ByteCount, Encoding};
+use farshore_blocks::{ByteCount, Encoding, Frame};
 
 use super::{
     Halt, Pass,
     boundary::{Later, holds_later, length_of},
     merge::settled_runs,
-    pack::PackWriter,
-    usage::Usage,
+    pack::{Carried, PackWriter},
+    usage::{FrameKey, Usage},
     victims::{Batch, Candidate, choose},
 };
 use crate::{
     damage::FileError,
     edit::{ChainEdit, PackChange},
-    format::{FormatError, Position, SegmentKind, SegmentName, StoredFrame},
+    format::{FormatError, SegmentKind, SegmentName},
     reader::Home,
     state::ChainState,
 };
 
-/// Where frames were ingested, and what they are.
-type Frames = BTreeMap<Position, StoredFrame>;
+/// Frames in the order in which they were ingested.
+type Frames = BTreeMap<FrameKey, Carried>;
 
 impl Pass<'_> {
     /// Compacts until little is dead.
@@ -41,7 +41,7 @@ impl Pass<'_> {
             candidates.retain(|candidate| !left_alone.contains(&candidate.name));
             let (dead, living): (Vec<_>, Vec<_>) = candidates
                 .into_iter()
-                .partition(|candidate| candidate.live.frames == 0);
+                .partition(|candidate| candidate.live.all_frames() == 0);
             let pack_bytes = u64::from(self.chain.segment_limit);
             let batches = choose(self.total_bytes(&state)?, &living, pack_bytes);
             let chosen = batches.iter().flat_map(|batch| &batch.victims).chain(&dead);
@@ -131,15 +131,9 @@ impl Pass<'_> {
                 let batch = batch_of
                     .get(&place.segment)
                     .and_then(|index| frames.get_mut(*index));
-                let stored = place
-                    .stored_frame(entry.volume)
-                    .filter(|_| place.encoding != Encoding::Zero);
-                if let (Some(batch), Some(stored)) = (batch, stored) {
-                    let origin = Position {
-                        segment: place.segment,
-                        offset: place.position,
-                    };
-                    batch.insert(origin, stored);
+                if let (Some(batch), Some(stored)) = (batch, place.stored_frame(entry.volume)) {
+                    let sequence = entry.sequence;
+                    batch.insert(FrameKey::of(&entry), Carried { stored, sequence });
                 }
                 if count.is_multiple_of(ENTRIES_AT_ONCE) {
                     self.spend_on_entries(ENTRIES_AT_ONCE)?;
@@ -147,9 +141,10 @@ impl Pass<'_> {
             }
         }
         // What is not copied is lost, so the table and the index have to agree.
-        let agreed = batches.iter().zip(&frames).all(|(batch, frames)| {
-            u64::try_from(frames.len()).is_ok_and(|frames| frames == batch.live.frames)
-        });
+        let agreed = batches
+            .iter()
+            .zip(&frames)
+            .all(|(batch, frames)| agree(batch.live, frames));
         match settled.first() {
             Some(run) if !agreed => {
                 let error = FormatError::Bounds {
@@ -191,7 +186,7 @@ impl Pass<'_> {
         }
         let bytes = writer.finish().inspect_err(|_| self.give_up(&path))?;
         self.done.packed_bytes = ByteCount(self.done.packed_bytes.0.saturating_add(bytes));
-        let holds: BTreeSet<u32> = frames.keys().map(|origin| origin.segment).collect();
+        let holds: BTreeSet<u32> = frames.keys().map(|frame| frame.origin.segment).collect();
         self.replace_files(&batch.victims, Some(number), holds.into_iter().collect())?;
         Ok(None)
     }
@@ -204,27 +199,30 @@ impl Pass<'_> {
         into: &mut PackWriter<'_>,
     ) -> Result<Option<(SegmentName, FileError)>, Halt> {
         let mut homes: BTreeMap<SegmentName, Arc<Home>> = BTreeMap::new();
-        for (origin, stored) in frames {
-            let name = state
-                .home_of(origin.segment)
-                .unwrap_or(SegmentName::ingested(origin.segment));
-            let frame = match self.read(&mut homes, name, (*origin, stored)) {
+        for (key, carried) in frames {
+            let segment = key.origin.segment;
+            let name = state.home_of(segment).unwrap_or(SegmentName::ingested(segment));
+            let frame = match self.read(&mut homes, name, (key, carried)) {
                 Ok(frame) => frame,
                 Err(error @ FileError::Damaged(_)) => return Ok(Some((name, error))),
                 Err(error @ FileError::Storage(_)) => return Err(error.into()),
             };
-            into.push(*origin, *stored, &frame)?;
-            self.spend(u64::from(stored.stored_bytes).saturating_mul(2))?;
+            into.push(key.origin, *carried, frame.as_ref())?;
+            self.spend(u64::from(carried.stored.stored_bytes).saturating_mul(2))?;
         }
         Ok(None)
     }
 
+    /// Reads and checks a frame; of zeroes there is nothing to read.
     fn read(
         &self,
         homes: &mut BTreeMap<SegmentName, Arc<Home>>,
         name: SegmentName,
-        (origin, stored): (Position, &StoredFrame),
-    ) -> Result<farshore_blocks::Frame, FileError> {
+        (key, carried): (&FrameKey, &Carried),
+    ) -> Result<Option<Frame>, FileError> {
+        if carried.stored.encoding == Encoding::Zero {
+            return Ok(None);
+        }
         let home = match homes.get(&name) {
             Some(home) => Arc::clone(home),
             None => {
@@ -237,8 +235,8 @@ impl Pass<'_> {
             let error = FormatError::Identity { field: "frames" };
             FileError::damaged(&self.chain.layout.segment(name), 0, error)
         };
-        let offset = home.offset_of_origin(origin).ok_or_else(missing)?;
-        home.frame(offset, stored)
+        let offset = home.offset_of_origin(key.origin).ok_or_else(missing)?;
+        home.frame(offset, &carried.stored).map(Some)
     }
 
     /// Names a pack, or nothing, in place of files whose frames it holds, and removes them.
@@ -271,6 +269,15 @@ impl Pass<'_> {
 
 /// How many entries are scanned between two questions to the pace.
 const ENTRIES_AT_ONCE: usize = 16_384;
+
+/// Whether the index leads to all frames that the table counts. A table of an earlier build counts none of zeroes.
+fn agree(counted: Usage, found: &Frames) -> bool {
+    let is_zero = |carried: &&Carried| carried.stored.encoding == Encoding::Zero;
+    let zeroes = found.values().filter(is_zero).count();
+    let data = found.len().saturating_sub(zeroes);
+    u64::try_from(data).is_ok_and(|data| data == counted.frames)
+        && u64::try_from(zeroes).is_ok_and(|zeroes| zeroes >= counted.zero_frames)
+}
 
 /// The segments in which a file's frames were ingested.
 fn origins_in(state: &ChainState, name: SegmentName) -> Vec<u32> {

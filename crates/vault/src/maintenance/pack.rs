@@ -1,9 +1,10 @@
 //! Writing a pack: live frames of several segments and older packs, in the order in which they were ingested.
 //!
 //! A frame keeps its encoding, its stored bytes, its checksum and its fingerprint, and its group says where it was
-//! ingested, which is the name that the index has for it for ever. A group holds frames of many cycles, so that the
-//! words about its cycle mean nothing: sequence, cycle, epoch, message and base are zero. Which point a frame
-//! belongs to is known to the settled index alone.
+//! ingested, which is the name that the index has for it for ever, and for which point. So the index can be made again
+//! from packs and segments. A group holds frames of many cycles, so that the words about its cycle mean nothing:
+//! sequence, cycle, epoch, message and base are zero. What it says to be its part of a message is its place among the
+//! groups of the pack, so that none of them can be lost unnoticed.
 
 use bytes::Bytes;
 use farshore_blocks::{ByteOffset, Digest, Epoch, Frame, HolderNonce, Sequence};
@@ -19,14 +20,24 @@ use crate::{
     vault::ChainHandle,
 };
 
+/// A frame that is carried over, and the point for which it was ingested.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Carried {
+    pub(super) stored: StoredFrame,
+    pub(super) sequence: Sequence,
+}
+
 /// A pack that is being written.
 pub(super) struct PackWriter<'chain> {
     chain: &'chain ChainHandle,
     file: DiskFile,
     /// Where the next group goes.
     at: Position,
+    /// Which group it will be, from 0.
+    index: u32,
     frames: Vec<StoredFrame>,
     origins: Vec<Position>,
+    sequences: Vec<Sequence>,
     blocks: Vec<u32>,
     payloads: Vec<Bytes>,
     payload_bytes: u64,
@@ -40,49 +51,57 @@ impl<'chain> PackWriter<'chain> {
             chain,
             file: chain.disk.open_aligned(&path, Content::Dropped)?,
             at: Position::beginning_of(number),
+            index: 0,
             frames: Vec::new(),
             origins: Vec::new(),
+            sequences: Vec::new(),
             blocks: Vec::new(),
             payloads: Vec::new(),
             payload_bytes: 0,
         })
     }
 
-    /// Adds a frame that was ingested at `origin`.
+    /// Adds a frame that was ingested at `origin` for a point; there is nothing to read of one of zeroes.
     pub(super) fn push(
         &mut self,
         origin: Position,
-        stored: StoredFrame,
-        frame: &Frame,
+        Carried { stored, sequence }: Carried,
+        frame: Option<&Frame>,
     ) -> Result<(), StorageError> {
         let more = self.payload_bytes.saturating_add(u64::from(stored.stored_bytes));
         let most = usize::try_from(MAX_GROUP_FRAMES).unwrap_or(usize::MAX);
         if self.frames.len() == most || (more > GROUP_PAYLOAD_BYTES && !self.frames.is_empty()) {
-            self.write_group()?;
+            self.write_group(MessageEnds::Later)?;
         }
         self.payload_bytes = self.payload_bytes.saturating_add(u64::from(stored.stored_bytes));
         self.frames.push(stored);
         self.origins.push(origin);
-        self.blocks.extend(block_checksums(frame));
+        self.sequences.push(sequence);
+        self.blocks.extend(frame.into_iter().flat_map(block_checksums));
         // Only the stored bytes: those of a compressed frame may be few.
-        self.payloads.push(frame.payload().clone());
+        self.payloads
+            .extend(frame.into_iter().map(|frame| frame.payload().clone()));
         Ok(())
     }
 
     /// Makes the pack durable, and its name; gives its length.
     pub(super) fn finish(mut self) -> Result<u64, StorageError> {
         if !self.frames.is_empty() {
-            self.write_group()?;
+            self.write_group(MessageEnds::Here)?;
         }
         self.file.sync()?;
         self.chain.disk.sync_directory(&self.chain.layout.segments())?;
         Ok(u64::from(self.at.offset))
     }
 
-    fn write_group(&mut self) -> Result<(), StorageError> {
+    fn write_group(&mut self, ends: MessageEnds) -> Result<(), StorageError> {
+        let index = self.index;
+        self.index = index.saturating_add(1);
         let group = Group {
+            part: MessagePart { index, ends },
             frames: std::mem::take(&mut self.frames),
             origins: std::mem::take(&mut self.origins),
+            sequences: std::mem::take(&mut self.sequences),
             blocks: std::mem::take(&mut self.blocks),
             ..nothing_said()
         };
@@ -131,6 +150,7 @@ fn nothing_said() -> Group {
         durable_before: Position::START,
         frames: Vec::new(),
         origins: Vec::new(),
+        sequences: Vec::new(),
         changes: Vec::new(),
         watermarks: Vec::<(_, ByteOffset)>::new(),
         blocks: Vec::new(),

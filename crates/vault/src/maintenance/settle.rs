@@ -27,7 +27,7 @@ use crate::{
     state::ChainState,
     storage::StorageError,
     tree::RunSummary,
-    versions::{Beneath, Chunks, Layer, Merge, thin},
+    versions::{Chunks, Layer, Merge, thin},
 };
 
 /// Of the chain's bytes, how much may be ingested before it is settled again.
@@ -103,7 +103,7 @@ impl Pass<'_> {
         let mut prover = Prover::new(retained.iter().copied());
         for chunk in Chunks::new(Merge::new(&layers)) {
             let chunk = chunk?;
-            let kept = thin(&chunk, retained, Beneath::Nothing);
+            let kept = thin(&chunk, retained);
             for entry in &kept {
                 into.push(entry)?;
                 prover.see(entry);

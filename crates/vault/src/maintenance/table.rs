@@ -3,14 +3,16 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 8 | magic `FARSHSET` |
+//! | 8 | magic `FARSHSE2` |
 //! | 4 | format version |
 //! | 4, 4 | segment and offset behind which the groups of unsettled points begin |
 //! | 4 | number of segments, then for each: |
-//! | 4, 8, 8 | segment; frames and stored bytes that are needed |
+//! | 4, 8, 8, 8 | segment; frames and stored bytes that are needed; frames of zeroes that are |
 //! | 4 | number of proofs, then for each, oldest first: |
 //! | 8, 8 | sequence; stored bytes of its frames |
 //! | 8, 8, 32 | entries, bytes that show, digest |
+//!
+//! Earlier builds wrote `FARSHSET`, and did not count the frames of zeroes.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +29,9 @@ use crate::{
     tree::Run,
 };
 
-const MAGIC: [u8; 8] = *b"FARSHSET";
+const MAGIC: [u8; 8] = *b"FARSHSE2";
+/// As it was before frames of zeroes were counted.
+const MAGIC_WITHOUT_ZEROES: [u8; 8] = *b"FARSHSET";
 
 /// What a settled run says of the chain's files and points.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,7 @@ impl SettledTable {
         bytes.u32(self.through.segment).u32(self.through.offset);
         bytes.list(self.usage.iter(), |bytes, (segment, usage)| {
             bytes.u32(*segment).u64(usage.frames).u64(usage.stored_bytes);
+            bytes.u64(usage.zero_frames);
         });
         bytes.list(self.proofs.iter(), |bytes, proof| {
             bytes.u64(proof.sequence.0).u64(proof.stored_bytes.0);
@@ -69,10 +74,14 @@ impl SettledTable {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut fields = Fields::new(bytes);
-        if fields.array::<8>()? != MAGIC {
-            let expected = "the table of a settled run";
-            return Err(FormatError::Magic { expected });
-        }
+        let counts_zeroes = match fields.array::<8>()? {
+            MAGIC => true,
+            MAGIC_WITHOUT_ZEROES => false,
+            _ => {
+                let expected = "the table of a settled run";
+                return Err(FormatError::Magic { expected });
+            }
+        };
         let version = fields.u32()?;
         if version != FORMAT_VERSION {
             return Err(FormatError::Version { actual: version });
@@ -85,7 +94,13 @@ impl SettledTable {
             let segment = fields.u32()?;
             let frames = fields.u64()?;
             let stored_bytes = fields.u64()?;
-            Ok((segment, Usage { frames, stored_bytes }))
+            let zero_frames = if counts_zeroes { fields.u64()? } else { 0 };
+            let usage = Usage {
+                frames,
+                stored_bytes,
+                zero_frames,
+            };
+            Ok((segment, usage))
         })?;
         let proofs = fields.list(64, proof)?;
         fields.end()?;
@@ -139,6 +154,7 @@ mod tests {
         let usage = Usage {
             frames: 1,
             stored_bytes: 2,
+            zero_frames: 5,
         };
         SettledTable {
             through: Position {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farshore_blocks::{Encoding, VolumeIndex};
+use farshore_blocks::{ByteOffset, Encoding, VolumeIndex};
 
 use crate::{
     entry::{CHUNK_BYTES, Entry},
@@ -15,51 +15,63 @@ use crate::{
 /// A group of a pack is closed when one more frame would take its payloads beyond this: a write that is large enough
 /// for any disk.
 pub(super) const GROUP_PAYLOAD_BYTES: u64 = 4 * 1024 * 1024;
-/// What a group's directory says of a frame, and of where the frame was ingested.
-const DIRECTORY_ENTRY_BYTES: u64 = 40;
+/// What a group's directory says of a frame, and of where and for which point the frame was ingested.
+const DIRECTORY_ENTRY_BYTES: u64 = 48;
 const LARGEST_FRAME_BYTES: u64 = CHUNK_BYTES;
 
-/// Frames that are needed. Frames of zeroes are not counted: the index alone says all of them.
+/// Frames that are needed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
+    /// Those that hold data.
     pub(crate) frames: u64,
     pub(crate) stored_bytes: u64,
+    /// Frames of zeroes: they take a place in a directory and no more.
+    pub(crate) zero_frames: u64,
 }
 
 impl Usage {
     pub(super) fn of(entry: &Entry) -> Self {
+        let is_zero = entry.place.encoding == Encoding::Zero;
         Self {
-            frames: 1,
+            frames: u64::from(!is_zero),
             stored_bytes: u64::from(entry.place.stored_bytes),
+            zero_frames: u64::from(is_zero),
         }
+    }
+
+    /// Frames of both kinds.
+    pub(super) fn all_frames(self) -> u64 {
+        self.frames.saturating_add(self.zero_frames)
     }
 
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
             frames: self.frames.saturating_add(other.frames),
             stored_bytes: self.stored_bytes.saturating_add(other.stored_bytes),
+            zero_frames: self.zero_frames.saturating_add(other.zero_frames),
         }
     }
 
     /// What a pack of these frames takes at most; exactly that much if one group holds them.
     pub(super) fn packed_bytes(self) -> u64 {
-        if self.frames == 0 {
+        let frames = self.all_frames();
+        if frames == 0 {
             return 0;
         }
         let unit = u64::try_from(UNIT_BYTES).unwrap_or(u64::MAX);
         let header = u64::try_from(GROUP_HEADER_BYTES).unwrap_or(u64::MAX);
-        let more_groups =
-            if self.stored_bytes <= GROUP_PAYLOAD_BYTES && self.frames <= u64::from(MAX_GROUP_FRAMES) {
-                0
-            } else {
-                let by_payload = self.stored_bytes / GROUP_PAYLOAD_BYTES.saturating_sub(LARGEST_FRAME_BYTES);
-                by_payload
-                    .saturating_add(self.frames / u64::from(MAX_GROUP_FRAMES))
-                    .saturating_add(1)
-            };
+        let more_groups = if self.stored_bytes <= GROUP_PAYLOAD_BYTES && frames <= u64::from(MAX_GROUP_FRAMES)
+        {
+            0
+        } else {
+            let by_payload = self.stored_bytes / GROUP_PAYLOAD_BYTES.saturating_sub(LARGEST_FRAME_BYTES);
+            by_payload
+                .saturating_add(frames / u64::from(MAX_GROUP_FRAMES))
+                .saturating_add(1)
+        };
         let directories = header
             .saturating_mul(more_groups.saturating_add(1))
-            .saturating_add(self.frames.saturating_mul(DIRECTORY_ENTRY_BYTES));
+            .saturating_add(frames.saturating_mul(DIRECTORY_ENTRY_BYTES));
         // Of each further group, directory and payloads are padded once more.
         let padding = more_groups.saturating_mul(unit).saturating_mul(2);
         unit.saturating_add(directories.next_multiple_of(unit))
@@ -68,14 +80,45 @@ impl Usage {
     }
 }
 
+/// Which frame an entry shows a part of. In the order in which frames were ingested: a frame of zeroes takes no room, so
+/// that it has the place of the next frame that does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FrameKey {
+    pub(super) origin: Position,
+    /// A frame of zeroes is known by where it shows alone.
+    kind: KeyKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum KeyKind {
+    Zero(VolumeIndex, ByteOffset),
+    Data,
+}
+
+impl FrameKey {
+    pub(super) fn of(entry: &Entry) -> Self {
+        let place = &entry.place;
+        Self {
+            origin: Position {
+                segment: place.segment,
+                offset: place.position,
+            },
+            kind: match place.encoding {
+                Encoding::Zero => KeyKind::Zero(entry.volume, ByteOffset(place.frame_start)),
+                Encoding::Raw | Encoding::Zstd => KeyKind::Data,
+            },
+        }
+    }
+}
+
 /// Counts each frame once, however many pieces of it show.
 #[derive(Debug, Default)]
 pub(super) struct LiveFrames {
     pub(super) by_segment: BTreeMap<u32, Usage>,
     /// The frames of the chunk before that reach into this one.
-    reaching: BTreeSet<Position>,
+    reaching: BTreeSet<FrameKey>,
     reached: Option<(VolumeIndex, u64)>,
-    seen: BTreeSet<Position>,
+    seen: BTreeSet<FrameKey>,
 }
 
 impl LiveFrames {
@@ -89,19 +132,13 @@ impl LiveFrames {
         if self.reached == Some(chunk) {
             self.seen = before;
         }
-        for entry in entries
-            .iter()
-            .filter(|entry| entry.place.encoding != Encoding::Zero)
-        {
+        for entry in entries {
             let place = &entry.place;
-            let origin = Position {
-                segment: place.segment,
-                offset: place.position,
-            };
+            let frame = FrameKey::of(entry);
             if place.frame_start.saturating_add(u64::from(place.raw_bytes)) > border {
-                self.reaching.insert(origin);
+                self.reaching.insert(frame);
             }
-            if self.seen.insert(origin) {
+            if self.seen.insert(frame) {
                 let usage = self.by_segment.entry(place.segment).or_default();
                 *usage = usage.plus(Usage::of(entry));
                 new(entry);
@@ -135,7 +172,8 @@ mod tests {
             .by_segment
             .values()
             .fold(Usage::default(), |sum, usage| sum.plus(*usage));
-        assert_eq!((counted.frames, counted.stored_bytes, shown), (2, 240, 2));
+        assert_eq!((counted.frames, counted.stored_bytes, shown), (2, 240, 3));
+        assert_eq!(counted.zero_frames, 1);
     }
 
     #[test]
@@ -144,6 +182,7 @@ mod tests {
         let one = Usage {
             frames: 1,
             stored_bytes: 1,
+            zero_frames: 0,
         };
         assert_eq!(one.packed_bytes(), 3 * 4096);
     }

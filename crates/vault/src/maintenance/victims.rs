@@ -75,7 +75,7 @@ pub(super) fn choose(chain_bytes: u64, candidates: &[Candidate], pack_bytes: u64
     while dead.saturating_mul(100) > total.saturating_mul(DEAD_PERCENT) {
         let batch = next_batch(&mut left, pack_bytes);
         let gain = batch.bytes().saturating_sub(batch.live.packed_bytes());
-        frames = frames.saturating_add(batch.live.frames);
+        frames = frames.saturating_add(batch.live.all_frames());
         if gain == 0 || (frames > MOST_FRAMES && !batches.is_empty()) {
             break;
         }
@@ -151,6 +151,7 @@ mod tests {
             live: Usage {
                 frames: live_mib * 16,
                 stored_bytes: live_mib * MIB,
+                zero_frames: 0,
             },
         }
     }
@@ -190,6 +191,7 @@ mod tests {
         let live = Usage {
             frames: 3,
             stored_bytes: 9_000,
+            zero_frames: 2,
         };
         let name = SegmentName::packed(1);
         let packed = Candidate {

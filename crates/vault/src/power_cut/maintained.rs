@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Room for several points in a segment, so that segments die in part.
-const PACKED_LIMIT: u32 = 60_000;
+pub(super) const PACKED_LIMIT: u32 = 60_000;
 
 /// What has to be there after a cut.
 struct Expected {
@@ -30,7 +30,7 @@ struct MaintainedLife {
     disks: BTreeMap<Sequence, Vec<Vec<u8>>>,
 }
 
-fn drop_points(vault: &Vault, points: &mut Vec<Sequence>, goes: impl Fn(u64) -> bool) {
+pub(super) fn drop_points(vault: &Vault, points: &mut Vec<Sequence>, goes: impl Fn(u64) -> bool) {
     let newest = points.last().copied();
     let verdict = |point: &Sequence| match goes(point.0) && Some(*point) != newest {
         true => (*point, Verdict::Goes(GoReason::Thinned)),

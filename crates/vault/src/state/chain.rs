@@ -47,6 +47,9 @@ pub(crate) struct ChainState {
     pub(crate) packs: BTreeMap<u32, Vec<u32>>,
     pub(crate) next_run: u64,
     pub(crate) next_pack: u32,
+    /// Where the groups of points end in each segment before the tail's. None of chains that an earlier build created: it
+    /// kept nowhere else what their index says.
+    pub(crate) ends: Option<BTreeMap<u32, u32>>,
 }
 
 impl ChainState {
@@ -68,6 +71,7 @@ impl ChainState {
             packs: BTreeMap::new(),
             next_run: 1,
             next_pack: 1,
+            ends: None,
         }
     }
 
@@ -135,6 +139,7 @@ impl ChainState {
                     return Err(Contradiction("tail"));
                 }
                 self.open = None;
+                self.end_segment(tail);
                 self.tail = tail;
             }
             ChainEdit::Indexed(change) => self.index(change)?,
@@ -157,6 +162,10 @@ impl ChainState {
             ChainEdit::Layout(words) => self.lay_out(words),
             ChainEdit::VolumesSet { from, volumes } => {
                 self.descriptions.set(from, self.newest_sequence(), volumes)?;
+            }
+            ChainEdit::Ended(ends) => {
+                let known = self.ends.get_or_insert_default();
+                known.extend(ends.iter().map(|end| (end.segment, end.offset)));
             }
         }
         Ok(())
@@ -237,12 +246,24 @@ impl ChainState {
             return Err(Contradiction("segments packed"));
         }
         self.segments.retain(|segment| !change.segments.contains(segment));
+        if let Some(ends) = &mut self.ends {
+            ends.retain(|segment, _| !change.segments.contains(segment));
+        }
         self.packs.retain(|pack, _| !change.packs.contains(pack));
         if let Some(pack) = change.into {
             self.next_pack = self.next_pack.max(pack.saturating_add(1));
             self.packs.insert(pack, change.holds);
         }
         Ok(())
+    }
+
+    /// What lies from the tail on in its segment belongs to no point; the next cycle begins in a new segment.
+    fn end_segment(&mut self, next: Position) {
+        let end = self.tail;
+        let shared = end < next && self.segments.contains(&end.segment);
+        if let Some(ends) = self.ends.as_mut().filter(|_| shared) {
+            ends.insert(end.segment, end.offset);
+        }
     }
 
     /// Drops the points from `first` to `last`, and joins the gap with those beside it.
@@ -372,6 +393,13 @@ impl ChainState {
                 .collect(),
             next_run: self.next_run,
             next_pack: self.next_pack,
+        }));
+        edits.extend(self.ends.as_ref().map(|ends| {
+            let end = |(segment, offset): (&u32, &u32)| Position {
+                segment: *segment,
+                offset: *offset,
+            };
+            ChainEdit::Ended(ends.iter().map(end).collect())
         }));
         edits
     }

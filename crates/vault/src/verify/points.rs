@@ -69,11 +69,21 @@ impl ChainProof<'_> {
                 Err(error) => return self.found_at(at, name, error),
             }
         }
-        // A segment that ends too early: the sealed frames end in the last one at a place that the journal knows.
-        if name.kind == SegmentKind::Ingested && name.number == limit.segment && at < limit {
-            let (expected, actual) = (u64::from(limit.offset), u64::from(at.offset));
+        // A segment that ends too early: where the frames of points end the journal knows.
+        if let Some(end) = self.known_end(name).filter(|end| at.offset < *end) {
+            let (expected, actual) = (u64::from(end), u64::from(at.offset));
             let error = crate::format::FormatError::TooShort { expected, actual };
             self.found_at(at, name, FileError::damaged(file.path(), actual, error));
+        }
+    }
+
+    /// Where the frames of points end in a file.
+    fn known_end(&self, name: SegmentName) -> Option<u32> {
+        let (tail, ends) = (self.state.tail, self.state.ends.as_ref());
+        match name.kind {
+            SegmentKind::Ingested if name.number == tail.segment => Some(tail.offset),
+            SegmentKind::Ingested => ends.and_then(|ends| ends.get(&name.number)).copied(),
+            SegmentKind::Packed => None,
         }
     }
 

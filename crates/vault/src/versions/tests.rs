@@ -7,7 +7,7 @@ use farshore_blocks::{ByteCount, ByteOffset, Encoding, Extent, Sequence, VolumeI
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{Beneath, Chunks, Layer, Merge, resolve, resolve_extent, thin};
+use super::{Chunks, Layer, Merge, resolve, resolve_extent, thin};
 use crate::{
     damage::FileError,
     entry::{
@@ -100,9 +100,9 @@ impl Stack {
     }
 
     /// What the pipeline of a merge makes of the newest `count` layers.
-    fn merged(&self, count: usize, retained: &[Sequence], beneath: Beneath) -> Run {
+    fn merged(&self, count: usize, retained: &[Sequence]) -> Run {
         let chunks = Chunks::new(Merge::new(&self.layers()[..count]));
-        let thinned = chunks.flat_map(|chunk| thin(&chunk.unwrap(), retained, beneath));
+        let thinned = chunks.flat_map(|chunk| thin(&chunk.unwrap(), retained));
         self.run(thinned.map(Ok))
     }
 }
@@ -133,12 +133,6 @@ fn shown(layers: &[Layer<'_>], volume: u32, at: u64) -> Vec<Option<u32>> {
         }
     }
     shown
-}
-
-/// With zeros as nothing: what a reader cannot tell apart.
-fn without_zeros(writes: &[Write], shown: Vec<Option<u32>>) -> Vec<Option<u32>> {
-    let is_data = |number: &u32| writes[*number as usize].encoding != Encoding::Zero;
-    shown.into_iter().map(|number| number.filter(is_data)).collect()
 }
 
 fn last_sequence(writes: &[Write]) -> u64 {
@@ -225,23 +219,17 @@ proptest! {
         let stack = Stack::of(&writes);
         let retained = retained_of(&writes, &chosen);
         let last_retained = retained.last().copied().unwrap_or_default();
-        let merged = stack.merged(stack.layers.len(), &retained, Beneath::Nothing);
+        let merged = stack.merged(stack.layers.len(), &retained);
         let points: Vec<u64> = retained.iter().map(|point| point.0).collect();
         for volume in 0..VOLUMES {
             for at in points.iter().copied().chain([last_sequence(&writes)]) {
                 let actual = shown(&[Layer::Run(&merged)], volume, at);
-                let expected = without_zeros(&writes, oracle(&writes, volume, at));
-                prop_assert_eq!(without_zeros(&writes, actual), expected);
+                prop_assert_eq!(actual, oracle(&writes, volume, at));
             }
         }
         for entry in merged.entries().map(Result::unwrap) {
             if entry.sequence <= last_retained {
                 prop_assert!(lives(&writes, &points, &entry), "{:?} is dead", entry);
-                if entry.place.encoding == Encoding::Zero {
-                    let before = shown(&[Layer::Run(&merged)], entry.volume.0, entry.sequence.0 - 1);
-                    let hidden = without_zeros(&writes, before);
-                    prop_assert!(bytes_of(&entry).all(|byte| hidden[byte].is_some()), "{:?} is idle", entry);
-                }
             }
         }
     }
@@ -257,7 +245,7 @@ proptest! {
         let last_retained = retained.last().copied().unwrap_or_default();
         let points: Vec<u64> = retained.iter().map(|point| point.0).collect();
         let count = stack.layers.len() * percent / 100;
-        let merged = stack.merged(count, &retained, Beneath::OlderLayers);
+        let merged = stack.merged(count, &retained);
         let mut layers = stack.layers();
         layers.splice(..count, [Layer::Run(&merged)]);
         for volume in 0..VOLUMES {
@@ -298,16 +286,11 @@ fn the_open_cycle_is_kept_as_it_is() {
         entry(1, 0, 4, 0, 4096),
     ];
     let retained = [Sequence(2), Sequence(7)];
-    assert_eq!(thin(&open, &retained, Beneath::Nothing), open[..3]);
-    assert_eq!(
-        thin(&open, &[], Beneath::Nothing),
-        open,
-        "no point is retained yet"
-    );
+    assert_eq!(thin(&open, &retained), open[..3]);
+    assert_eq!(thin(&open, &[]), open, "no point is retained yet");
     let zero = frame(1, 0, 3, (0, 4096), Encoding::Zero);
-    assert_eq!(thin(&zero, &[Sequence(2)], Beneath::Nothing), zero);
-    assert_eq!(thin(&zero, &[Sequence(3)], Beneath::OlderLayers), zero);
-    assert_eq!(thin(&zero, &[Sequence(3)], Beneath::Nothing), []);
+    assert_eq!(thin(&zero, &[Sequence(2)]), zero);
+    assert_eq!(thin(&zero, &[Sequence(3)]), zero);
 }
 
 #[test]
@@ -317,7 +300,7 @@ fn a_hundred_thousand_versions_of_a_block_are_thinned_in_one_walk() {
         .map(|number| entry(number, 0, u64::from(number), 8192, 4096))
         .collect();
     let retained: Vec<_> = (1..=10_000).map(|point| Sequence(point * 10)).collect();
-    let kept = thin(&versions, &retained, Beneath::Nothing);
+    let kept = thin(&versions, &retained);
     let sequences: Vec<_> = kept.iter().rev().map(|entry| entry.sequence).collect();
     assert_eq!(sequences, retained);
 }

@@ -155,6 +155,7 @@ fn group_of(progress: &mut OpenCycle, message: u64, frames: &[Frame], durable_be
         durable_before,
         frames: stored,
         origins: Vec::new(),
+        sequences: Vec::new(),
         changes: touched.into_iter().filter_map(proof).collect(),
         watermarks: Vec::new(),
         blocks: frames.iter().flat_map(block_checksums).collect(),

@@ -128,6 +128,8 @@ impl FlushError {
 pub(crate) struct FlushLimits {
     pub(crate) entries: usize,
     pub(crate) groups: usize,
+    /// How many entries are put in order at once when runs are made again.
+    pub(crate) window_entries: usize,
 }
 
 impl Default for FlushLimits {
@@ -135,6 +137,7 @@ impl Default for FlushLimits {
         Self {
             entries: MOST_ENTRIES,
             groups: MOST_GROUPS,
+            window_entries: crate::derived::WINDOW_ENTRIES,
         }
     }
 }

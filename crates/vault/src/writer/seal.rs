@@ -63,7 +63,9 @@ impl ChainWriter {
         prove(request, building, parent)?;
         let kind = building.durable.kind;
         self.sync_segments()?;
-        let stored_bytes = self.segments.bytes_since(state.tail())?;
+        let tail = state.tail();
+        let ends = self.segments.ends_since(tail)?;
+        let stored_bytes = self.segments.bytes_since(tail, &ends);
         let record = PointRecord {
             sequence: request.sequence,
             digest: point_digest(&parent, &request.machine, &request.changes),
@@ -81,7 +83,11 @@ impl ChainWriter {
             messages: request.messages,
             stored_bytes,
         };
-        let committed = commit_point(&state, record, &request.machine, self.segments.cursor());
+        let through = Through {
+            tail: self.segments.cursor(),
+            ends,
+        };
+        let committed = commit_point(&state, record, &request.machine, through);
         if committed.as_ref().err().is_none_or(CommitError::happened) {
             self.become_newest(state.newest());
         }
@@ -121,12 +127,19 @@ impl ChainWriter {
     }
 }
 
+/// Up to where the frames of a point go.
+struct Through {
+    tail: Position,
+    /// The ends of the segments that they filled.
+    ends: Vec<Position>,
+}
+
 /// Commits the point, and its machine's specification unless the vault knows it already.
 fn commit_point(
     state: &ChainHandle,
     record: PointRecord,
     machine: &[u8],
-    tail: Position,
+    Through { tail, ends }: Through,
 ) -> Result<(), CommitError> {
     let digest = Digest::of(machine);
     let mut edits = Vec::new();
@@ -141,6 +154,9 @@ fn commit_point(
         machine: digest,
     });
     let chain = state.identity.chain;
+    if !ends.is_empty() && state.state().ends.is_some() {
+        edits.push(Edit::from((chain, ChainEdit::Ended(ends))));
+    }
     edits.push(Edit::from((chain, ChainEdit::Sealed { point, tail })));
     state.committer.commit(edits)
 }

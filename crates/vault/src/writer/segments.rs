@@ -66,16 +66,23 @@ impl SegmentWriter {
         self.tail = Tail::Littered;
     }
 
-    /// What the segments take from `tail` to the cursor.
-    pub(super) fn bytes_since(&self, tail: Position) -> Result<ByteCount, StorageError> {
-        let mut bytes = u64::from(self.cursor.offset);
-        for segment in tail.segment..self.cursor.segment {
+    /// Where the segments end from that of `tail` to the one before the cursor's.
+    pub(super) fn ends_since(&self, tail: Position) -> Result<Vec<Position>, StorageError> {
+        let end = |segment| {
             let path = self.chain.layout.segment(SegmentName::ingested(segment));
             let metadata = std::fs::metadata(&path);
             let metadata = metadata.map_err(|error| StorageError::new("ask the length of", &path, error))?;
-            bytes = bytes.saturating_add(metadata.len());
-        }
-        Ok(ByteCount(bytes.saturating_sub(u64::from(tail.offset))))
+            let offset = u32::try_from(metadata.len()).unwrap_or(u32::MAX);
+            Ok(Position { segment, offset })
+        };
+        (tail.segment..self.cursor.segment).map(end).collect()
+    }
+
+    /// What the segments take from `tail` to the cursor, where those between end as told.
+    pub(super) fn bytes_since(&self, tail: Position, ends: &[Position]) -> ByteCount {
+        let between = ends.iter().map(|end| u64::from(end.offset));
+        let bytes = between.fold(u64::from(self.cursor.offset), u64::saturating_add);
+        ByteCount(bytes.saturating_sub(u64::from(tail.offset)))
     }
 
     /// Appends a group with the payloads of its frames.

@@ -21,6 +21,7 @@ const LIMITS: Limits = Limits {
     flush: FlushLimits {
         entries: 256,
         groups: 16,
+        window_entries: 40,
     },
 };
 

@@ -9,7 +9,7 @@ const SIZES: [usize; 2] = [150_000, 9_999];
 const SEGMENT_LIMIT: u32 = 40_000;
 
 #[derive(Clone)]
-enum Act {
+pub(super) enum Act {
     Seal(Vec<Vec<Write>>),
     /// With everything synced, dropped and maintained behind each message, and the vault opened again at the end.
     SealSlowly(Vec<Vec<Write>>),
@@ -37,11 +37,11 @@ fn a_write() -> impl Strategy<Value = Write> {
     })
 }
 
-fn messages() -> impl Strategy<Value = Vec<Vec<Write>>> {
+pub(super) fn messages() -> impl Strategy<Value = Vec<Vec<Write>>> {
     prop::collection::vec(prop::collection::vec(a_write(), 0..5), 0..4)
 }
 
-fn an_act() -> impl Strategy<Value = Act> {
+pub(super) fn an_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         12 => messages().prop_map(Act::Seal),
         4 => messages().prop_map(Act::SealSlowly),
@@ -151,7 +151,7 @@ fn remove(life: &mut Life, volume: u32) {
     }
 }
 
-fn act_out(life: &mut Life, act: Act) {
+pub(super) fn act_out(life: &mut Life, act: Act) {
     match act {
         Act::Seal(messages) => {
             let messages = fitting(life, messages);

@@ -4,8 +4,10 @@
 //! which they were shipped, must be what was proven when the point was sealed. Of points whose older neighbours
 //! were dropped and thinned, the frames are no longer all there: there the index must give what was proven when it
 //! was thinned. The second walk goes through the index: every byte that any point can show is read, and must have
-//! the checksum and the fingerprint that the index says.
+//! the checksum and the fingerprint that the index says. And of points that were not thinned, the index must be what the
+//! frames give.
 
+mod compared;
 mod points;
 mod report;
 mod settled;

@@ -138,6 +138,7 @@ fn place(kind: &ProblemKind) -> Option<(&Path, Option<u64>)> {
         | ProblemKind::Fingerprint
         | ProblemKind::ChangeDigest { .. }
         | ProblemKind::PointDigest { .. }
+        | ProblemKind::Index
         | ProblemKind::Settled { .. } => None,
     }
 }

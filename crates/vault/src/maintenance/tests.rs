@@ -1,6 +1,7 @@
 //! What maintenance promises, beside plain byte vectors.
 #![expect(clippy::cast_possible_truncation, reason = "test disks are small")]
 
+mod forged;
 mod mended;
 mod month;
 mod promises;

@@ -89,6 +89,9 @@ pub enum ProblemKind {
         /// What was sealed.
         sealed: Digest,
     },
+    /// The index is whole, and wrong: it leads elsewhere than the frames that were ingested.
+    #[error("the index does not say what the segments hold")]
+    Index,
     /// What the thinned points show is not what was proven when they were thinned.
     #[error("the index gives digest {} ({} extents) where {} ({} extents) was proven when older points were dropped",
         actual.digest, actual.frames, proven.digest, proven.frames)]

@@ -25,7 +25,11 @@ impl ChainProof<'_> {
     pub(super) fn prove_shown(&mut self) {
         let runs = self.open_runs();
         // The walk through the segments has told of what cannot be read.
-        let unindexed = self.unindexed().unwrap_or_default();
+        let unindexed = self.unindexed();
+        if let Ok(unindexed) = &unindexed {
+            self.compare_with_frames(&runs, unindexed);
+        }
+        let unindexed = unindexed.unwrap_or_default();
         let mut layers = vec![Layer::Memtable(&unindexed)];
         layers.extend(runs.iter().map(Layer::Run));
         let homes = Homes::of_then(&self.layout, self.identity, &self.state);

@@ -4,13 +4,12 @@ use super::*;
 use crate::{
     Go, Pin, PinRefused, ReadError, RetentionPolicy,
     scripted::{read_all, tiny, write},
-    storage::StorageError,
 };
 
 const SIZES: [usize; 2] = [200_000, 5_000];
 
 /// Fifteen points that write one another over, in part, about three in a segment.
-fn a_life() -> Life {
+pub(super) fn a_life() -> Life {
     a_life_in(250_000)
 }
 
@@ -365,47 +364,4 @@ fn a_damaged_frame_is_left_where_it_is_and_does_not_stop_the_rest() {
         life.source.points.last().unwrap().1
     );
     assert_ne!(point, life.source.volumes);
-}
-
-#[test]
-fn an_index_that_lost_an_entry_is_told_of() {
-    let mut life = a_life();
-    life.drop_points(|point| point.sequence.0.is_multiple_of(2));
-    life.maintain();
-    let handle = life.vault().chain_handle(CHAIN).unwrap();
-    let state = handle.state();
-    let settled = state.runs[0];
-    let nodes = Arc::new(NodeCache::new(1 << 20));
-    let run = Run::open(
-        &handle.layout.run(settled.number),
-        handle.identity,
-        &settled,
-        nodes,
-    )
-    .unwrap();
-    // A run of the same number that is whole in itself, but has one entry less.
-    let entries: Vec<_> = run.entries().map(Result::unwrap).collect();
-    let number = handle.fresh_run();
-    let path = handle.layout.run(number);
-    let mut writer = crate::tree::RunWriter::create(&handle.disk, &path, handle.identity, number).unwrap();
-    for entry in entries.iter().skip(1) {
-        writer.push(entry).unwrap();
-    }
-    let added = vec![writer.finish(&run.attachment().unwrap()).unwrap()];
-    let removed = vec![settled.number];
-    let change = crate::edit::IndexChange {
-        added,
-        removed,
-        ..Default::default()
-    };
-    let committed = handle.commit(vec![crate::edit::ChainEdit::Indexed(change)]);
-    committed.map_err(StorageError::from).unwrap();
-    let report = verify(&life.path(), |_| ()).unwrap();
-    let problems = &report.chains[0].problems;
-    assert!(
-        problems
-            .iter()
-            .any(|problem| matches!(problem.kind, crate::ProblemKind::Settled { .. })),
-        "{problems:?}"
-    );
 }

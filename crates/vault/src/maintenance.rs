@@ -4,7 +4,8 @@
 //! steps, each of which can be left out or cut off at any moment:
 //!
 //! 1. **Settle** (`settle`): the runs up to a sealed point become one, without what no retained point shows. The
-//!    run carries a table (`table`): what of each segment is still needed, and a proof for each retained point.
+//!    run carries a table (`table`): what of each segment is still needed, and a proof for each retained point. Recent
+//!    entries that were not flushed yet are flushed first where they hold that up.
 //! 2. **Merge** (`merge`): where settling is not due, young runs are merged as they are, so that readers have few.
 //! 3. **Compact** (`victims`, `compact`, `pack`): files with much that is dead are rewritten as packs.
 //!
@@ -25,7 +26,8 @@
 //! - After a pass, of what is before that at most 15 % is known to be dead (`DEAD_PERCENT`), and points that brought
 //!   at most 5 % were dropped since it was last looked at (`DROPPED_PERCENT`). So packs and segments take at most
 //!   1 / (1 - 0.20) = 1.25 times what is needed, plus d. The index takes 49 bytes an entry on top, about 1.2 % for
-//!   entries of 4 KiB. While a step runs, its result and what it replaces are both there: for settling the index
+//!   entries of 4 KiB. Of what the guest trimmed, 48 bytes in the index and 48 in a pack stay for each piece of up to
+//!   64 KiB, until no retained point shows it. While a step runs, its result and what it replaces are both there: for settling the index
 //!   twice, for compaction one pack.
 //! - The files of a batch are at least 15 % dead taken together, and small packs that come along at most double it: to
 //!   give back a byte, compaction writes at most 2 * 0.85 / 0.15 < 12. What is given back was ingested before, so
@@ -37,6 +39,10 @@
 //! Real lives stay well below these. The tests hold a month of points in tiers, and writes that are spread evenly over
 //! the disk, to 1.3 times what is needed for all files of the chain, index included, and to 3 bytes written by
 //! maintenance, index included, for each byte ingested.
+//!
+//! # Damage
+//!
+//! A run that is found to be lost or damaged is made again (`mend`), and the pass begins anew.
 //!
 //! # Crashes
 //!

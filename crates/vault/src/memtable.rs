@@ -32,6 +32,11 @@ impl Memtable {
         self.put(entry);
     }
 
+    /// Lets go of the entries up to a sequence.
+    pub(crate) fn forget_through(&mut self, last: Sequence) {
+        self.entries.retain(|_, entry| entry.sequence > last);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

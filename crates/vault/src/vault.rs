@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use farshore_blocks::{ByteCount, ChainId, Epoch, HolderNonce, Incarnation};
+use farshore_blocks::{ByteCount, ChainId, Epoch, HolderNonce, Incarnation, Sequence};
 
 pub(crate) use directory::read_head;
 use directory::{bytes_below, parent_of, refuse_foreign_content, take_lock, write_head};
@@ -106,6 +106,9 @@ pub(crate) struct ChainHandle {
     /// Held by whoever makes or removes files that the journal does not name. It has those that the journal names no
     /// longer and that had to stay because somebody read everything.
     pub(crate) maintenance: Mutex<Vec<PathBuf>>,
+    /// Held by whoever writes recent entries down as runs. The chain's writer has those of sealed points in memory:
+    /// up to this one, maintenance has written them down since.
+    pub(crate) flushed: Mutex<Sequence>,
     next_run: AtomicU64,
 }
 
@@ -378,6 +381,7 @@ impl Vault {
             has_writer: AtomicBool::new(false),
             retention: Mutex::default(),
             maintenance: Mutex::default(),
+            flushed: Mutex::default(),
             next_run: AtomicU64::new(known.next_run),
         });
         drop(state);

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use farshore_blocks::{ByteCount, ByteOffset, Epoch, Frame, VolumeIndex};
 
-pub(crate) use flush::FlushLimits;
+pub(crate) use flush::{FlushLimits, flush_sealed};
 pub use refused::{AbandonRefused, AppendRefused, BeginRefused, SealRefused, SyncRefused, WriterBroken};
 pub use seal::SealRequest;
 pub use volumes::VolumesRefused;

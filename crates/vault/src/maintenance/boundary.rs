@@ -36,7 +36,7 @@ pub(super) fn find(chain: &ChainHandle, state: &ChainState) -> Result<Boundary, 
         if through == Position::beginning_of(*number) {
             continue;
         }
-        match first_of_later(chain, *number, sequence, through)? {
+        match first_of_later(chain, state, *number, (sequence, through))? {
             Some(at) if at == Position::beginning_of(*number) => through = at,
             Some(at) => {
                 return Ok(Boundary {
@@ -65,13 +65,21 @@ fn first_unindexed(chain: &ChainHandle, state: &ChainState) -> Result<Option<Fou
 }
 
 /// The first group in this segment, before `end`, that belongs to a later sequence. Sequences only grow along the
-/// segments: what an abandoned cycle left has the sequence of the cycle that came after it.
+/// segments: what an abandoned cycle left has the sequence of the cycle that came after it, and counts only where it is
+/// not known that it was left.
 fn first_of_later(
     chain: &ChainHandle,
+    state: &ChainState,
     number: u32,
-    sequence: Sequence,
-    end: Position,
+    (sequence, end): (Sequence, Position),
 ) -> Result<Option<Position>, FileError> {
+    let ended = state.ends.as_ref().and_then(|ends| ends.get(&number));
+    let end = ended.map_or(end, |offset| {
+        end.min(Position {
+            segment: number,
+            offset: *offset,
+        })
+    });
     let segment = SegmentFile::open(&chain.layout, chain.identity, SegmentName::ingested(number))?;
     let mut at = Position::beginning_of(number);
     while at < end {
@@ -91,7 +99,7 @@ pub(super) fn first_behind(
     sequence: Sequence,
 ) -> Result<Position, FileError> {
     for number in state.segments.iter().copied() {
-        if let Some(at) = first_of_later(chain, number, sequence, state.tail)? {
+        if let Some(at) = first_of_later(chain, state, number, (sequence, state.tail))? {
             return Ok(at);
         }
     }
@@ -106,12 +114,12 @@ pub(super) enum Later {
 }
 
 /// Looks through all groups of a segment.
-pub(super) fn holds_later(chain: &ChainHandle, number: u32, sequence: Sequence) -> Result<Later, FileError> {
+pub(super) fn holds_later(chain: &ChainHandle, state: &ChainState, number: u32) -> Result<Later, FileError> {
     let end = Position {
         segment: number,
         offset: u32::MAX,
     };
-    let first = first_of_later(chain, number, sequence, end)?;
+    let first = first_of_later(chain, state, number, (state.settled_through, end))?;
     Ok(first.map_or(Later::Nothing, |_| Later::Groups))
 }
 

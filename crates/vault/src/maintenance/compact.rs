@@ -71,7 +71,7 @@ impl Pass<'_> {
         let mut found = Vec::new();
         for name in chosen.map(|candidate| candidate.name) {
             let later = match name.kind {
-                SegmentKind::Ingested => holds_later(self.chain, name.number, state.settled_through),
+                SegmentKind::Ingested => holds_later(self.chain, state, name.number),
                 SegmentKind::Packed => Ok(Later::Nothing),
             };
             match later {

@@ -28,6 +28,7 @@ use crate::{
     storage::StorageError,
     tree::RunSummary,
     versions::{Chunks, Layer, Merge, thin},
+    writer::flush_sealed,
 };
 
 /// Of the chain's bytes, how much may be ingested before it is settled again.
@@ -49,17 +50,12 @@ impl Pass<'_> {
     pub(super) fn settle_if_due(&mut self) -> Result<(), Halt> {
         // A point that was dropped and that readers can still open would be lost to them.
         self.chain.committer.confirm()?;
-        // In this order: who opened a point before it was dropped from this state has a lease by now.
-        let state = self.chain.state();
-        let read = leased(&self.chain.layout);
-        let boundary = boundary::find(self.chain, &state)?;
-        let before = self.settled_table(&state)?;
-        let settling = Settling {
-            state,
-            before,
-            boundary,
-            read,
-        };
+        let mut settling = self.settling()?;
+        if settling.is_held_up(self)? {
+            flush_sealed(self.chain)?;
+            settling = self.settling()?;
+        }
+        let boundary = settling.boundary;
         let runs = settling.runs();
         if runs.is_empty() || !settling.is_whole(&runs) || !settling.is_due(self)? {
             return Ok(());
@@ -80,6 +76,20 @@ impl Pass<'_> {
         self.replace_runs(&runs, change)?;
         self.done.settled_through = Some(boundary.sequence);
         Ok(())
+    }
+
+    fn settling(&self) -> Result<Settling, Halt> {
+        // In this order: who opened a point before it was dropped from this state has a lease by now.
+        let state = self.chain.state();
+        let read = leased(&self.chain.layout);
+        let boundary = boundary::find(self.chain, &state)?;
+        let before = self.settled_table(&state)?;
+        Ok(Settling {
+            state,
+            before,
+            boundary,
+            read,
+        })
     }
 
     /// What the chain's settled run says; of a chain that was never settled, nothing.
@@ -141,10 +151,8 @@ impl Settling {
         others.all(|run| run.first_sequence > self.boundary.sequence)
     }
 
-    fn is_retained(&self, sequence: Sequence) -> bool {
-        self.state.point(sequence).is_some()
-            || self.read.contains(&sequence)
-            || sequence == self.boundary.sequence
+    fn is_retained(&self, sequence: Sequence, boundary: Boundary) -> bool {
+        self.state.point(sequence).is_some() || self.read.contains(&sequence) || sequence == boundary.sequence
     }
 
     /// What the new index has to show, oldest first.
@@ -157,30 +165,44 @@ impl Settling {
     }
 
     fn is_due(&self, pass: &Pass<'_>) -> Result<bool, StorageError> {
+        self.is_due_at(self.boundary, pass)
+    }
+
+    /// Whether the chain is to be settled further than what was flushed allows. The space of one that is written slowly,
+    /// or no more, would otherwise wait until enough has gathered.
+    fn is_held_up(&self, pass: &Pass<'_>) -> Result<bool, StorageError> {
+        let newest = Boundary {
+            sequence: self.state.newest_sequence(),
+            through: self.state.tail,
+        };
+        Ok(self.boundary.sequence < newest.sequence && self.is_due_at(newest, pass)?)
+    }
+
+    fn is_due_at(&self, boundary: Boundary, pass: &Pass<'_>) -> Result<bool, StorageError> {
         let total = pass.total_bytes(&self.state)?;
-        let span = (self.before.through, self.boundary.through);
+        let span = (self.before.through, boundary.through);
         let ingested = bytes_between(pass.chain, &self.state, span)?.0;
         let dropped = self
-            .settled_and_dropped()
+            .settled_and_dropped(boundary)
             .0
-            .saturating_add(ingested.saturating_sub(self.young_bytes().0));
+            .saturating_add(ingested.saturating_sub(self.young_bytes(boundary).0));
         let exceeds = |bytes: u64, percent: u64| bytes.saturating_mul(100) > total.saturating_mul(percent);
         Ok(exceeds(ingested, INGESTED_PERCENT) || exceeds(dropped, DROPPED_PERCENT))
     }
 
     /// What points had brought that are in the settled index and were dropped since.
-    fn settled_and_dropped(&self) -> ByteCount {
+    fn settled_and_dropped(&self, boundary: Boundary) -> ByteCount {
         let dropped = self
             .before
             .proofs
             .iter()
-            .filter(|proof| !self.is_retained(proof.sequence));
+            .filter(|proof| !self.is_retained(proof.sequence, boundary));
         ByteCount(dropped.fold(0, |sum, proof| sum.saturating_add(proof.stored_bytes.0)))
     }
 
     /// What retained points brought that would be settled now.
-    fn young_bytes(&self) -> ByteCount {
-        let (from, to) = (self.state.settled_through, self.boundary.sequence);
+    fn young_bytes(&self, boundary: Boundary) -> ByteCount {
+        let (from, to) = (self.state.settled_through, boundary.sequence);
         let young = self
             .state
             .points()

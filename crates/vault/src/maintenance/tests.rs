@@ -6,6 +6,7 @@ mod mended;
 mod month;
 mod promises;
 mod random;
+mod slow;
 mod together;
 
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};

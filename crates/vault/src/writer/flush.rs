@@ -1,13 +1,20 @@
 //! Writing the entries of recent groups down as runs of the index, so that neither memory nor the time to open a
 //! chain grows with what was ingested.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{MutexGuard, PoisonError},
+};
+
+use farshore_blocks::Sequence;
 
 use super::ChainWriter;
 use crate::{
+    damage::FileError,
     edit::{ChainEdit, Edit, IndexChange},
     format::Position,
     memtable::Memtable,
+    segment::walk,
     storage::StorageError,
     tree::{RunError, RunSummary, RunWriter},
     vault::ChainHandle,
@@ -52,6 +59,8 @@ impl ChainWriter {
             return Ok(());
         }
         let chain = std::sync::Arc::clone(&self.tenure.chain);
+        let flushed = flushed(&chain);
+        self.unindexed.forget_through(*flushed);
         let mut added = Vec::new();
         // What is sealed and what is open go to runs of their own: an abandoned cycle takes its runs with it.
         let open = self.cycle.as_ref().map(|cycle| &cycle.entries);
@@ -81,6 +90,8 @@ impl ChainWriter {
 
     /// Commits that the open cycle is given up, and goes on in a new segment if it wrote anything.
     pub(super) fn commit_abandoned(&mut self, chain: &ChainHandle) -> Result<(), StorageError> {
+        let flushed = flushed(chain);
+        self.unindexed.forget_through(*flushed);
         let (tail, open_runs) = {
             let state = chain.committer.state();
             let Some(state) = state.chain(chain.identity.chain) else {
@@ -110,6 +121,40 @@ impl ChainWriter {
         self.segments = super::SegmentWriter::new(std::sync::Arc::clone(&self.tenure.chain), fresh);
         Ok(())
     }
+}
+
+/// Writes down the entries of all sealed groups that are in no run, for a chain whose writer does not come to it. What
+/// its writer has of them in memory it lets go of when it flushes itself.
+pub(crate) fn flush_sealed(chain: &ChainHandle) -> Result<(), FileError> {
+    let mut flushed = flushed(chain);
+    let state = chain.state();
+    if state.indexed_through >= state.tail {
+        return Ok(());
+    }
+    let mut entries = Memtable::default();
+    let place = (&chain.layout, chain.identity);
+    walk::<FileError>(place, state.indexed_through, state.tail, |_, found| {
+        let sequence = found.group.words.sequence;
+        found.entries(sequence).for_each(|entry| entries.insert(entry));
+        Ok(())
+    })?;
+    let mut change = IndexChange {
+        indexed_through: Some(state.tail),
+        ..IndexChange::default()
+    };
+    if entries.len() > 0 {
+        change
+            .added
+            .push(write_run(chain, &entries).map_err(FlushError::into_storage)?);
+        chain.disk.sync_directory(&chain.layout.runs())?;
+    }
+    commit(chain, change, None)?;
+    *flushed = state.newest_sequence();
+    Ok(())
+}
+
+fn flushed(chain: &ChainHandle) -> MutexGuard<'_, Sequence> {
+    chain.flushed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FlushError {

@@ -6,7 +6,7 @@ use crate::{
     scripted::{read_all, tiny, write},
 };
 
-const SIZES: [usize; 2] = [200_000, 5_000];
+pub(super) const SIZES: [usize; 2] = [200_000, 5_000];
 
 /// Fifteen points that write one another over, in part, about three in a segment.
 pub(super) fn a_life() -> Life {
@@ -320,10 +320,6 @@ fn what_the_guest_trimmed_is_given_back() {
         write(0, 131_072, 0, 65_536),
     ]]);
     life.seal(&[vec![write(0, 196_608, 0, 3_392), write(1, 0, 0, 5_000)]]);
-    // The index is written down once there are enough groups.
-    for _ in 0..5 {
-        life.seal(&[vec![write(1, 0, 0, 1)]]);
-    }
     life.drop_points(|_| true);
     life.maintain();
     // The segments in which the last few points begin and end, and the index.

@@ -1,12 +1,13 @@
-//! `vault list|verify|export|serve|failover DIR`: what can be done with a vault when nothing else is left.
+//! `vault list|verify|repair|export|serve|failover DIR`: what can be done with a vault when nothing else is left.
 //!
-//! These verbs need no orchestrator and no replicator. All but `failover` only read the directory, take no lock of
-//! the writer's and change nothing in it, so that they may run beside the replicator that writes it; `failover`
-//! asks that replicator to fence, and opens the vault itself only where nobody has it open.
+//! These verbs need no orchestrator and no replicator. All but `failover` and `repair` only read the directory, take no
+//! lock of the writer's and change nothing in it, so that they may run beside the replicator that writes it; `failover`
+//! asks that replicator to fence, and opens the vault itself only where nobody has it open; `repair` is refused beside it.
 
 mod export;
 mod failover;
 mod list;
+mod repair;
 mod selection;
 mod serve;
 #[cfg(test)]
@@ -26,6 +27,8 @@ pub(crate) enum VaultCommand {
     List(list::ListArguments),
     /// Prove every recovery point from the files alone
     Verify(verify::VerifyArguments),
+    /// Make the index again, where it is lost or damaged, from the frames
+    Repair(repair::RepairArguments),
     /// Write the volumes of a recovery point to image files
     Export(export::ExportArguments),
     /// Serve the volumes of a recovery point as read-only NBD exports until SIGTERM
@@ -41,6 +44,7 @@ pub(crate) fn run(command: VaultCommand) -> Result<(), CliError> {
     match command {
         VaultCommand::List(arguments) => list::run(&arguments),
         VaultCommand::Verify(arguments) => verify::run(&arguments),
+        VaultCommand::Repair(arguments) => repair::run(&arguments),
         VaultCommand::Export(arguments) => export::run(&arguments),
         VaultCommand::Serve(arguments) => serve::run(&arguments),
         VaultCommand::Failover(arguments) => failover::run(&arguments),

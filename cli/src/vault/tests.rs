@@ -2,6 +2,7 @@
 
 mod export;
 mod failover;
+mod repair;
 mod serve;
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};

@@ -15,7 +15,7 @@ use crate::{
     damage::FileError,
     entry::FramePlace,
     format::{Identity, Position, SegmentKind, SegmentName},
-    layout::ChainLayout,
+    layout::{ChainLayout, run_number},
     reader::VaultReader,
     segment::{FoundGroup, SegmentFile, place_of},
     state::ChainState,
@@ -68,6 +68,18 @@ pub struct Damage {
     pub place: Option<(VolumeIndex, ByteOffset)>,
     /// The retained points that need it, oldest first.
     pub points: Vec<Sequence>,
+}
+
+impl Damage {
+    /// Whether it is of the index, which can be [made again](crate::Vault::mend_index).
+    #[must_use]
+    pub fn is_of_index(&self) -> bool {
+        let path = match &self.error {
+            FileError::Damaged(damaged) => &damaged.path,
+            FileError::Storage(failed) => &failed.path,
+        };
+        run_number(path).is_some()
+    }
 }
 
 impl Scrub {

@@ -66,10 +66,14 @@ impl Rounds {
             }
             if self.means.targets.retention(*chain).is_some() {
                 self.thin(*chain, description, now);
-                self.maintain(*chain);
             }
+            // Also where every point stays: what is given up goes, and readers have few runs to look into.
+            self.maintain(*chain);
         }
         self.scrubbing.go_on();
+        for chain in self.scrubbing.take_to_mend() {
+            self.mend(chain);
+        }
         self.show_damage(&chains);
     }
 
@@ -113,6 +117,23 @@ impl Rounds {
         let uptime = (self.means.uptime)();
         if let Some(done) = self.troubles.heed((chain, Task::Maintain), uptime, went) {
             self.tell_maintained(chain, &done);
+        }
+    }
+
+    /// Makes again what of a chain's index is damaged. A pass of the scrub that finds it sound takes the damage back.
+    fn mend(&mut self, chain: ChainId) {
+        let uptime = (self.means.uptime)();
+        if self.troubles.rests(chain, Task::Mend, uptime) {
+            return;
+        }
+        let mut pace = self.means.pace();
+        let went = self.means.targets.vault().mend_index(chain, &mut pace);
+        if let Some(mended) = self.troubles.heed((chain, Task::Mend), uptime, went) {
+            self.means.metrics.maintained(mended.index_bytes, ByteCount(0));
+            let runs = mended.runs_made;
+            if runs > 0 {
+                tracing::info!(%chain, runs, "what was damaged of the index was made again");
+            }
         }
     }
 

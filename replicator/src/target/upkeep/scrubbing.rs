@@ -34,6 +34,8 @@ pub(super) struct Scrubbing {
     /// What may be read now; below zero, what was read too much.
     credit: i128,
     earned_at: Duration,
+    /// Chains of whose index something was found to be damaged.
+    to_mend: BTreeSet<ChainId>,
     troubles: Troubles,
 }
 
@@ -58,6 +60,7 @@ impl Scrubbing {
             means,
             turns: VecDeque::new(),
             credit: 0,
+            to_mend: BTreeSet::new(),
             troubles: Troubles::default(),
         }
     }
@@ -66,6 +69,7 @@ impl Scrubbing {
     pub(super) fn keep_only(&mut self, chains: &BTreeSet<ChainId>) {
         self.troubles.keep_only(chains);
         self.turns.retain(|turn| chains.contains(&turn.chain));
+        self.to_mend.retain(|chain| chains.contains(chain));
         let known: BTreeSet<_> = self.turns.iter().map(|turn| turn.chain).collect();
         let new = chains.difference(&known);
         self.turns.extend(new.map(|chain| Turn {
@@ -90,6 +94,11 @@ impl Scrubbing {
             }
             self.turns.push_back(turn);
         }
+    }
+
+    /// The chains of whose index something was found to be damaged since this was last asked.
+    pub(super) fn take_to_mend(&mut self) -> BTreeSet<ChainId> {
+        std::mem::take(&mut self.to_mend)
     }
 
     fn earn(&mut self) {
@@ -119,6 +128,9 @@ impl Scrubbing {
         };
         self.credit = self.credit.saturating_sub(i128::from(done.bytes.0));
         self.means.metrics.scrubbed(done.bytes);
+        if done.damage.iter().any(Damage::is_of_index) {
+            self.to_mend.insert(chain);
+        }
         let kept = self.take_in(chain, &done);
         self.troubles.heed((chain, Task::KeepDamage), uptime, kept);
         match done.pass {

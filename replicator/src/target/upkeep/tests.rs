@@ -25,6 +25,8 @@ const MESSAGES: u64 = 1000;
 const FRAME_BYTES: u64 = 4096;
 /// In this many rounds of a scrub of 1 MiB a second everything is read more than twice.
 const ROUNDS: usize = 12;
+/// The largest group of a pack, with its directory: what a turn may read over.
+const LARGEST_GROUP: u64 = 4 * MIB + MIB / 2;
 const LIMIT: Duration = Duration::from_secs(60);
 
 struct Fixture {
@@ -297,6 +299,34 @@ fn a_flipped_byte_is_found_and_told_until_it_is_as_it_was() {
 }
 
 #[test]
+fn a_damaged_index_is_found_and_made_again() {
+    let at = Fixture::new();
+    at.seal(1);
+    let mut rounds = at.rounds();
+    at.round(&mut rounds);
+    let runs = largest(at.directory.path());
+    let runs = runs.parent().unwrap().with_file_name("runs");
+    let run = largest(&runs);
+    let mut bytes = fs::read(&run).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&run, bytes).unwrap();
+    (0..2 * ROUNDS).for_each(|_| at.round(&mut rounds));
+    assert!(!run.exists(), "another is in its place");
+    assert_eq!(at.targets.damage(CHAIN).total(), 0);
+    let report = farshore_vault::verify(at.targets.vault().path(), |_| ()).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+#[test]
+fn a_chain_without_a_policy_is_maintained_as_well() {
+    let at = Fixture::new();
+    at.seal(3);
+    at.round(&mut at.rounds());
+    assert!(at.value("farshore_vault_maintenance_bytes_total{what=\"written\"}") > 0);
+    assert_eq!(at.points(), 3);
+}
+
+#[test]
 fn the_scrub_reads_no_faster_than_it_may() {
     let at = Fixture::new();
     at.seal(3);
@@ -304,8 +334,8 @@ fn the_scrub_reads_no_faster_than_it_may() {
     for round in 1..=4u64 {
         at.round(&mut rounds);
         let read = at.value("farshore_vault_scrubbed_bytes_total");
-        // The last turn may read over by one group.
-        assert!(read <= round * 3 * MIB + MIB / 4, "{read} in round {round}");
+        // The last turn may read over by one group, and pays for it before the next.
+        assert!(read <= round * 3 * MIB + LARGEST_GROUP, "{read} in round {round}");
     }
     assert!(at.value("farshore_vault_scrubbed_bytes_total") >= 10 * MIB);
     // A day of suspension is not made up for.
@@ -313,7 +343,7 @@ fn the_scrub_reads_no_faster_than_it_may() {
     at.uptime.fetch_add(24 * 3600, Ordering::Relaxed);
     at.round(&mut rounds);
     let read = at.value("farshore_vault_scrubbed_bytes_total") - before;
-    assert!(read <= 11 * MIB, "{read}");
+    assert!(read <= 10 * MIB + LARGEST_GROUP, "{read}");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 pub(super) enum Task {
     Thin,
     Maintain,
+    Mend,
     Scrub,
     KeepDamage,
 }
@@ -28,6 +29,7 @@ impl fmt::Display for Task {
         out.write_str(match self {
             Self::Thin => "letting points go",
             Self::Maintain => "giving space back",
+            Self::Mend => "making the index again",
             Self::Scrub => "looking for damage",
             Self::KeepDamage => "keeping what is damaged",
         })

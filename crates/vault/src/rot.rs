@@ -6,11 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use farshore_blocks::{ByteOffset, Sequence, VolumeIndex};
+use farshore_blocks::{ByteOffset, Sequence, VolumeIndex, clock::WallTime};
 use tempfile::TempDir;
 
 use crate::{
-    Opened, ReadError, Vault, VaultReader,
+    Opened, Pin, ReadError, RetentionPolicy, Unlimited, Vault, VaultReader,
     scripted::{CHAIN, Source, scratch, tiny, write},
     storage::LocalStorage,
     verify,
@@ -110,16 +110,73 @@ fn changed(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).unwrap();
 }
 
+/// A vault that was thinned, settled and compacted, with later points behind that.
+fn maintained() -> Fixture {
+    let directory = scratch();
+    let path = directory.path().join("vault");
+    let mut source = Source::new(&SIZES);
+    let vault = Vault::create_on(&path, Arc::new(LocalStorage), tiny(30_000)).unwrap();
+    let (mut writer, epoch) = source.enroll(&vault);
+    let mut replicate = |source: &mut Source, nonce: u64| {
+        let byte = u8::try_from(nonce).unwrap();
+        let messages = [
+            vec![
+                write(0, nonce * 500, byte, 1500),
+                write(0, nonce * 500 + 300, 0, 700),
+            ],
+            vec![write(1, 0, byte, 900)],
+        ];
+        source.replicate(&mut writer, epoch, nonce, &messages);
+    };
+    (1..=8).for_each(|nonce| replicate(&mut source, nonce));
+    vault.pin(CHAIN, Sequence(3), Pin::Pinned).unwrap();
+    let nothing = RetentionPolicy {
+        keep_all: std::time::Duration::ZERO,
+        daily: 0,
+        weekly: 0,
+        ..RetentionPolicy::default()
+    };
+    vault.set_retention(CHAIN, &nothing).unwrap();
+    vault.thin(CHAIN, WallTime(1000)).unwrap();
+    source
+        .points
+        .retain(|(point, _)| [3, 8].contains(&point.sequence.0));
+    assert!(vault.maintain(CHAIN, &mut Unlimited).unwrap().packed_bytes.0 > 0);
+    (9..=10).for_each(|nonce| replicate(&mut source, nonce));
+    Fixture { directory, source }
+}
+
 #[test]
 fn no_damaged_byte_goes_unnoticed() {
     let at = fixture();
-    at.source.assert_equal(&VaultReader::open(&at.path()).unwrap());
-    assert!(verify(&at.path(), |_| ()).unwrap().is_clean());
     let files = at.files();
     assert!(files.len() >= 6, "{files:?}");
-    for path in files {
+    flip_one_of(4, &at);
+}
+
+#[test]
+fn no_damaged_byte_of_a_maintained_vault_goes_unnoticed() {
+    let at = maintained();
+    let has = |suffix| {
+        at.files()
+            .iter()
+            .any(|path| path.extension().is_some_and(|found| found == suffix))
+    };
+    assert!(
+        ["pack", "segment", "run", "journal", "mirror"]
+            .into_iter()
+            .all(has)
+    );
+    flip_one_of(12, &at);
+}
+
+/// Flips a bit in one byte of so many, in every file.
+fn flip_one_of(share: usize, at: &Fixture) {
+    at.source.assert_equal(&VaultReader::open(&at.path()).unwrap());
+    assert!(verify(&at.path(), |_| ()).unwrap().is_clean());
+    for path in at.files() {
         let whole = fs::read(&path).unwrap();
-        for position in interesting(&whole) {
+        for position in interesting(&whole, share) {
             // One bit of each byte; which one differs from byte to byte.
             changed(&path, |bytes| bytes[position] ^= 1 << (position % 8));
             at.assert_noticed(&format!("{} at {position}", path.display()));
@@ -128,15 +185,15 @@ fn no_damaged_byte_goes_unnoticed() {
     }
 }
 
-/// Every byte that is not one of many zeroes in a row; of those, a few.
-fn interesting(bytes: &[u8]) -> Vec<usize> {
+/// Of so many bytes that are not one of many zeroes in a row, one; of the others, a few.
+fn interesting(bytes: &[u8], share: usize) -> Vec<usize> {
     let lonely = |at: &usize| {
         let around = &bytes[at.saturating_sub(8)..(at + 8).min(bytes.len())];
         at.is_multiple_of(509) || around.iter().any(|byte| *byte != 0)
     };
     let all: Vec<usize> = (0..bytes.len()).filter(lonely).collect();
-    // A quarter of them, spread by a multiplication; with that, every field of every structure is hit.
-    let chosen = |at: &usize| (at.wrapping_mul(0x9e37_79b1) >> 7).is_multiple_of(4);
+    // Spread by a multiplication; of a quarter of them, every field of every structure is hit.
+    let chosen = |at: &usize| (at.wrapping_mul(0x9e37_79b1) >> 7).is_multiple_of(share);
     let all: Vec<usize> = all.into_iter().filter(chosen).collect();
     // Long rows of one value are data, where every byte is like its neighbour.
     all.into_iter()

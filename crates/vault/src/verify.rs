@@ -20,6 +20,7 @@ use farshore_blocks::{ByteCount, ChainId, Sequence};
 pub use report::{ChainReport, DamagedRecord, Problem, ProblemKind, Report, VerifyProgress};
 
 use crate::{
+    damage::FileError,
     format::Identity,
     layout::ChainLayout,
     reader::{Lease, VaultReader},
@@ -67,14 +68,17 @@ fn verify_chain(
             problems: Vec::new(),
         },
         state,
+        unneeded: Vec::new(),
         on_progress,
     };
     proof.prove_points();
     proof.prove_shown();
+    proof.tell_unneeded();
     let mut report = proof.report;
     // What names a place comes before what only follows from it.
     report.problems.sort_by_key(|problem| {
         (
+            problem.point == Sequence(0),
             problem.point,
             problem.offset.is_none(),
             problem.volume,
@@ -90,6 +94,8 @@ struct ChainProof<'vault> {
     identity: Identity,
     state: ChainState,
     report: ChainReport,
+    /// What is damaged in groups of which it is not known whether a point needs them.
+    unneeded: Vec<FileError>,
     on_progress: &'vault mut dyn FnMut(VerifyProgress),
 }
 

@@ -44,7 +44,7 @@ struct ChainReportView {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ProblemView {
-    /// The first point that it hits; 0 where that cannot be told.
+    /// The first point that it hits; 0 where it hits none, or that cannot be told.
     point: u64,
     volume: Option<u32>,
     offset: Option<u64>,
@@ -102,6 +102,7 @@ impl ChainReportView {
     fn row(&self) -> Vec<String> {
         let result = match self.problems.first() {
             None => "proven".to_owned(),
+            Some(problem) if problem.point == 0 => "damaged where no point needs it".to_owned(),
             Some(problem) => format!("damaged from point {} on", problem.point),
         };
         vec![

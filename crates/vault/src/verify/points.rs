@@ -87,7 +87,8 @@ impl ChainProof<'_> {
         }
     }
 
-    /// Proves the payloads of a group of a point that was not settled; those of settled ones the index leads to.
+    /// Proves the payloads of a group of a point that was not settled. To those of settled ones the index leads, where a
+    /// point needs them: that the others are damaged is told last.
     fn prove_group(&mut self, file: &SegmentFile, found: &FoundGroup, hashers: &mut Hashers) {
         let sequence = found.group.words.sequence;
         let sealed = self.state.point(sequence).cloned();
@@ -95,6 +96,7 @@ impl ChainProof<'_> {
             .as_ref()
             .is_some_and(|point| point.cycle != found.group.words.cycle);
         if sequence <= self.state.settled_through || given_up || !found.group.origins.is_empty() {
+            self.unneeded.extend(file.check_payloads(found).err());
             return;
         }
         self.tell(sequence);
@@ -139,6 +141,23 @@ impl ChainProof<'_> {
 
     fn volumes_of(&self, point: Sequence) -> usize {
         self.state.descriptions.at(point).volumes.len()
+    }
+
+    /// Tells of what is damaged and was not come upon by what points show: bytes that none needs any more.
+    pub(super) fn tell_unneeded(&mut self) {
+        for error in std::mem::take(&mut self.unneeded) {
+            let is_same = |problem: &Problem| match (&problem.kind, &error) {
+                (ProblemKind::File(FileError::Damaged(known)), FileError::Damaged(found)) => {
+                    (&known.path, known.position) == (&found.path, found.position)
+                }
+                (_, FileError::Damaged(_)) => false,
+                // What cannot be read now was perhaps read by the other walk.
+                (_, FileError::Storage(_)) => true,
+            };
+            if !self.report.problems.iter().any(is_same) {
+                self.found(Problem::from(error));
+            }
+        }
     }
 
     fn count(&mut self, length: ByteCount) {

@@ -44,9 +44,9 @@ pub struct ChainReport {
 
 /// Something that is wrong.
 #[derive(Debug, thiserror::Error)]
-#[error("point {point}{}{}", at_volume(.volume.as_ref()), at_offset(.offset.as_ref()))]
+#[error("{}{}{}", at_point(*.point), at_volume(.volume.as_ref()), at_offset(.offset.as_ref()))]
 pub struct Problem {
-    /// The first point that is hit; 0 where it cannot be told.
+    /// The first point that is hit; 0 where none is, or it cannot be told.
     pub point: Sequence,
     /// The volume, if it can be told.
     pub volume: Option<VolumeIndex>,
@@ -151,6 +151,13 @@ impl Problem {
 
     pub(crate) fn of(self, point: Sequence) -> Self {
         Self { point, ..self }
+    }
+}
+
+fn at_point(point: Sequence) -> String {
+    match point {
+        Sequence(0) => "no point".to_owned(),
+        point => format!("point {point}"),
     }
 }
 

@@ -8,7 +8,7 @@
 //! So a mending that fails, is stopped or is cut off by a crash changes nothing, and can be repeated. Where
 //! a segment or pack is damaged as well, it fails, and says which.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, sync::PoisonError};
 
 use farshore_blocks::{ByteCount, ChainId, Sequence};
 
@@ -59,10 +59,7 @@ impl Vault {
     /// an earlier build. Nothing is lost then.
     pub fn mend_index(&self, chain: ChainId, pace: &mut dyn Pace) -> Result<Mended, MaintenanceError> {
         let handle = self.chain_handle(chain)?;
-        let mut outdated = handle
-            .maintenance
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut outdated = handle.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pass = Pass::new(&handle, pace, &mut outdated);
         pass.mend()
     }
@@ -122,7 +119,7 @@ impl Pass<'_> {
         faults
     }
 
-    /// Makes one run of a part, in place of these; none if there is nothing to be in it.
+    /// Makes one run of a part, in place of these; gives how many it made: none if these count no longer.
     fn make(&mut self, state: &ChainState, part: Part, old: &[RunSummary]) -> Result<usize, Unmade> {
         is_told(state).map_err(Unmade::Untold)?;
         let (run, attachment) = match part {
@@ -143,7 +140,15 @@ impl Pass<'_> {
                 (run, Vec::new())
             }
         };
+        let path = self.chain.layout.run(run.number());
         let summary = run.finish(self, &attachment)?;
+        // The runs of a cycle go when its writer gives it up: not between this look and the commit.
+        let chain = self.chain;
+        let _alone = chain.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !names_all(&self.chain.state(), old) {
+            self.give_up(&path);
+            return Ok(0);
+        }
         let added = vec![summary];
         self.replace_runs(
             old,
@@ -210,6 +215,12 @@ impl Pass<'_> {
         }
         Ok((frames, prover))
     }
+}
+
+/// Whether these runs are still those that count.
+fn names_all(state: &ChainState, runs: &[RunSummary]) -> bool {
+    let is_named = |run: &RunSummary| state.runs.iter().any(|named| named.number == run.number);
+    runs.iter().all(is_named)
 }
 
 /// The parts of a chain's index that have runs, each with these.

@@ -28,6 +28,7 @@ const SAME_SIZE: u64 = 2;
 
 /// A run that is being merged from others.
 pub(super) struct MergedRun {
+    number: u64,
     path: PathBuf,
     writer: RunWriter,
 }
@@ -37,7 +38,11 @@ impl MergedRun {
         let number = pass.chain.fresh_run();
         let path = pass.chain.layout.run(number);
         let writer = RunWriter::create(&pass.chain.disk, &path, pass.chain.identity, number)?;
-        Ok(Self { path, writer })
+        Ok(Self { number, path, writer })
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(super) fn push(&mut self, entry: &Entry) -> Result<(), StorageError> {

@@ -207,3 +207,40 @@ fn last_group(bytes: &[u8]) -> usize {
     let begins = |at: &usize| bytes[*at..].starts_with(b"FARSHGRP");
     (4096..bytes.len()).step_by(4096).rfind(begins).unwrap()
 }
+
+#[test]
+fn a_cycle_that_is_given_up_while_its_index_is_made_again_takes_it_along() {
+    /// Gives the cycle up when a pass first asks.
+    struct GivesUp(Option<(ChainWriter, Epoch, u64)>);
+    impl Pace for GivesUp {
+        fn spend(&mut self, _bytes: farshore_blocks::ByteCount) -> Go {
+            if let Some((mut writer, epoch, cycle)) = self.0.take() {
+                writer.abandon(epoch, cycle).unwrap();
+            }
+            Go::On
+        }
+    }
+    let mut life = Life::new(&SIZES, tiny(40_000));
+    life.seal(&[vec![write(0, 0, 1, 9_000)]]);
+    let messages: Vec<_> = (0..8u64)
+        .map(|step| vec![write(0, step * 5_000, 2, 4_000)])
+        .collect();
+    let cycle = leave_open(&mut life, &messages);
+    let handle = life.vault().chain_handle(CHAIN).unwrap();
+    let is_open = |run: &crate::tree::RunSummary| run.first_sequence > Sequence(1);
+    assert!(handle.state().runs.iter().any(is_open));
+    for run in handle.state().runs.iter().filter(|run| is_open(run)) {
+        fs::remove_file(handle.layout.run(run.number)).unwrap();
+    }
+    let (vault, writer) = life.open.take().unwrap();
+    let mut pace = GivesUp(Some((writer, life.epoch, cycle.begin.cycle)));
+    // The segments may be gone before they are read, or the runs before they are replaced.
+    let mended = vault.mend_index(CHAIN, &mut pace);
+    assert!(mended.is_err() || mended.unwrap().runs_made == 0);
+    assert!(!handle.state().runs.iter().any(is_open));
+    drop((vault, handle));
+    life.reopen();
+    life.assert_whole();
+    life.seal(&[vec![write(0, 100, 3, 9_000)]]);
+    life.assert_whole();
+}

@@ -424,7 +424,10 @@ fn a_chain_is_created_once() {
     let at = fixture();
     at.vault.create_chain(CHAIN, &at.source.description()).unwrap();
     let mut other = at.source.description();
+    // How large a volume is, the chain's writer says.
     other.volumes[0].size.0 += 1;
+    at.vault.create_chain(CHAIN, &other).unwrap();
+    other.volumes[0].name.push('x');
     let refused = at.vault.create_chain(CHAIN, &other);
     assert!(matches!(refused, Err(VaultError::ChainDiffers { .. })));
     other.volumes[1].name = other.volumes[0].name.clone();

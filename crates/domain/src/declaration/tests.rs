@@ -129,10 +129,19 @@ fn what_a_retention_leaves_out_is_as_in_the_default() {
 }
 
 #[test]
-fn the_documented_policies_are_good() {
+fn the_documented_policies_and_links_are_good() {
     let document = include_str!("../../../../docs/configuration.md");
     let blocks: Vec<_> = document.split("```yaml\napiVersion:").skip(1).collect();
-    assert_eq!(blocks.len(), 1);
+    let (sites, blocks): (Vec<_>, Vec<_>) =
+        blocks.into_iter().partition(|block| block.contains("kind: Site"));
+    assert_eq!((sites.len(), blocks.len()), (1, 1));
+    for block in sites {
+        let site = read(&format!("apiVersion:{}", block.split("```").next().unwrap()));
+        match site.as_slice() {
+            [Declaration::Site(site)] => assert_eq!(site.links()[0].schedule().len(), 2),
+            other => panic!("{other:?}"),
+        }
+    }
     for block in blocks {
         let text = format!("apiVersion:{}", block.split("```").next().unwrap());
         let policies = read(&text);

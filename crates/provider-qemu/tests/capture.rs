@@ -17,6 +17,8 @@ mod deaths;
 mod freezing;
 #[path = "capture/guest.rs"]
 mod guest;
+#[path = "capture/iothreads.rs"]
+mod iothreads;
 #[path = "capture/others.rs"]
 mod others;
 #[path = "capture/proxy.rs"]

@@ -132,7 +132,7 @@ pub(crate) async fn delete_exports(hypervisor: &Hypervisor, ids: &[String]) -> R
 
 /// Waits until `id` is not among what `query` lists: an export or job goes only after its requests in flight, and its
 /// bitmaps and nodes are in use until then. Each event is a reason to look again.
-async fn await_gone(
+pub(crate) async fn await_gone(
     hypervisor: &Hypervisor,
     mut events: Receiver<Event>,
     query: &str,

@@ -22,8 +22,20 @@ pub(crate) struct BlockNode {
     #[serde(rename = "ro")]
     pub(crate) read_only: bool,
     pub(crate) image: Image,
+    /// A file's name, or the options that would open the same again, with `json:` before them.
+    #[serde(default)]
+    pub(crate) file: String,
+    #[serde(default)]
+    pub(crate) cache: Cache,
     #[serde(default)]
     pub(crate) dirty_bitmaps: Vec<DirtyBitmap>,
+}
+
+/// How a node uses the host's page cache.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(crate) struct Cache {
+    /// Not at all.
+    pub(crate) direct: bool,
 }
 
 /// What a node holds.
@@ -94,6 +106,18 @@ impl BlockGraph {
             .find(|edge| edge.parent == id && edge.name == "file")?;
         let child = self.nodes.iter().find(|node| node.id == edge.child)?;
         Some(&child.name)
+    }
+
+    /// The nodes below this one, and as what it has them.
+    pub(crate) fn children_of(&self, parent: &str) -> Vec<(&str, &str)> {
+        let Some(node) = self.nodes.iter().find(|node| node.name == parent) else {
+            return Vec::new();
+        };
+        let edges = self.edges.iter().filter(|edge| edge.parent == node.id);
+        let child = |edge: &GraphEdge| self.nodes.iter().find(|node| node.id == edge.child);
+        edges
+            .filter_map(|edge| Some((edge.name.as_str(), child(edge)?.name.as_str())))
+            .collect()
     }
 
     /// Who uses this node, and as what: devices and jobs, too.

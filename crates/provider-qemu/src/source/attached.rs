@@ -8,6 +8,7 @@
 //! fails in the middle.
 
 mod beginning;
+mod copying;
 mod ending;
 mod scratching;
 mod watching;
@@ -23,7 +24,9 @@ pub(crate) use beginning::{Ordered, Wish};
 use super::{
     acting::act,
     export::{self, NbdServer},
+    form::CaptureForm,
     hypervisor::Hypervisor,
+    image, jobs,
     listing::{ListedDisk, Listing},
     machine::Status,
     naming::{BitmapBase, BitmapName, IdentityTag},
@@ -45,6 +48,8 @@ pub(crate) struct Site {
 pub(crate) struct Attached {
     pub(crate) hypervisor: Hypervisor,
     identity: TrackingIdentity,
+    /// Of all disks, for as long as this hypervisor runs.
+    form: CaptureForm,
     disks: Vec<ListedDisk>,
     position: Position,
     open: Option<Open>,
@@ -81,6 +86,7 @@ impl Attached {
         let mut attached = Self {
             hypervisor,
             identity,
+            form: CaptureForm::Filter,
             disks: Vec::new(),
             position: Position::Lost { why: String::new() },
             open: None,
@@ -92,12 +98,18 @@ impl Attached {
         if let Some(why) = status.disks_elsewhere() {
             return Err(attached.hypervisor.unfit(why));
         }
+        let copying = jobs::end_left_over(&attached.hypervisor).await?;
         let listing = survey_fit(&attached.hypervisor, &site.machine, Depth::Full).await?;
+        attached.form = listing.form;
+        let copied = !listing.nodes.is_empty() && listing.form == CaptureForm::Copy;
         attached.known_sizes = listing.disks.iter().map(|disk| disk.size).collect();
         for (known, told) in attached.known_sizes.iter_mut().zip(sizes) {
             *known = *told;
         }
         attached.settle_listed(site, listing, truth).await?;
+        if copying || copied {
+            jobs::resume_left_over(&attached.hypervisor).await?;
+        }
         attached.need_server(site).await?;
         Ok(attached)
     }
@@ -118,7 +130,12 @@ impl Attached {
 
     /// Lists, plans and acts; afterwards the VM is ready for the next capture.
     async fn settle(&mut self, site: &Site, truth: Truth) -> Result<(), SourceError> {
-        let listing = survey_fit(&self.hypervisor, &site.machine, Depth::Again).await?;
+        if self.form == CaptureForm::Copy {
+            jobs::end_left_over(&self.hypervisor).await?;
+            jobs::resume_left_over(&self.hypervisor).await?;
+        }
+        let mut listing = survey_fit(&self.hypervisor, &site.machine, Depth::Again).await?;
+        listing.form = self.form;
         self.settle_listed(site, listing, truth).await
     }
 
@@ -134,6 +151,7 @@ impl Attached {
         let plan = plan(&listing, self.identity, truth);
         act(&self.hypervisor, &plan.actions).await?;
         self.scratch.clear();
+        image::end_left_over(&site.scratch).await;
         site.scratch.sweep().await?;
         self.disks = listing.disks;
         self.position = plan.position;
@@ -196,7 +214,12 @@ impl Attached {
 
 /// Removes everything of ours from a VM, also around disks that could not be captured any more.
 pub(crate) async fn detach(hypervisor: &Hypervisor, site: &Site) -> Result<(), SourceError> {
+    let copying = jobs::end_left_over(hypervisor).await?;
+    image::end_left_over(&site.scratch).await;
     let (listing, _) = survey(hypervisor, &site.machine, Depth::Again).await?;
+    if copying || !listing.nodes.is_empty() {
+        jobs::resume_left_over(hypervisor).await?;
+    }
     act(hypervisor, &plan_removal(&listing)).await?;
     export::stop_server(hypervisor, &site.scratch).await?;
     site.scratch.sweep().await?;

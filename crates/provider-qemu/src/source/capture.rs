@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farshore_blocks::{Extent, VolumeIndex, clock::WallTime};
-use farshore_provider::{Capture, CaptureKind, CapturedVolume, Consistency, SourceError};
+use farshore_provider::{Capture, CapturedVolume, Consistency, SourceError};
 
 use super::reader::{ReadFault, Reader};
 
@@ -13,8 +13,8 @@ pub struct QemuCapture {
     pub(crate) vm: String,
     /// Which one it is of its source's captures.
     pub(crate) number: u64,
-    /// At an instant the filter keeps what is overwritten from then on, wherever it is.
-    pub(crate) kind: CaptureKind,
+    /// Whether all of the disks can be read as they were, not only what changed.
+    pub(crate) holds_all: bool,
     pub(crate) captured_at: WallTime,
     pub(crate) consistency: Consistency,
     pub(crate) held: Duration,
@@ -41,7 +41,7 @@ impl Capture for QemuCapture {
     }
 
     fn holds_all(&self) -> bool {
-        self.kind == CaptureKind::WholeInstant
+        self.holds_all
     }
 
     async fn read(&self, volume: VolumeIndex, extent: Extent) -> Result<Bytes, SourceError> {

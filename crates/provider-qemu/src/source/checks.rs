@@ -10,6 +10,7 @@ use super::{
     attached::Site,
     capabilities,
     export::{self, NbdServer},
+    form::CaptureForm,
     hypervisor::Hypervisor,
     listing::Listing,
     machine::{self, ObservedMachine, Running},
@@ -79,7 +80,8 @@ pub(super) async fn at_vm(hypervisor: &Hypervisor, site: &Site) -> Vec<Check> {
             checks.push(nics_match(&observed, &site.machine));
             checks.push(vm_running(&observed));
             checks.push(disks_trackable(&listing, &misfits));
-            checks.push(capture_form(hypervisor.version(), &misfits, &lacking));
+            checks.push(capture_form(hypervisor.version(), listing.form, &lacking));
+            checks.extend(images_readable(&listing));
             checks.push(nbd_server_free(server));
             checks.push(scratch_room(&listing, &site.scratch));
             checks.extend(scratch_apart(&listing, &site.scratch));
@@ -134,11 +136,7 @@ fn vm_running(observed: &ObservedMachine) -> Check {
 }
 
 fn disks_trackable(listing: &Listing, misfits: &[Misfit]) -> Check {
-    let wrong: Vec<_> = misfits
-        .iter()
-        .filter(|misfit| !misfit.is_about_form())
-        .map(ToString::to_string)
-        .collect();
+    let wrong: Vec<_> = misfits.iter().map(ToString::to_string).collect();
     if wrong.is_empty() {
         let names: Vec<_> = listing.disks.iter().map(|disk| disk.name.as_str()).collect();
         return Check::passed(
@@ -153,27 +151,45 @@ fn disks_trackable(listing: &Listing, misfits: &[Misfit]) -> Check {
     )
 }
 
-fn capture_form(version: Version, misfits: &[Misfit], lacking: &[&str]) -> Check {
-    let mut wrong: Vec<_> = misfits
-        .iter()
-        .filter(|misfit| misfit.is_about_form())
-        .map(ToString::to_string)
-        .collect();
+fn capture_form(version: Version, form: CaptureForm, lacking: &[&str]) -> Check {
     if !lacking.is_empty() {
         let lacking = lacking.join(", ");
-        wrong.push(format!("QEMU {version} does not know {lacking}"));
-    }
-    if wrong.is_empty() {
-        return Check::passed(
+        return Check::failed(
             "capture-form",
-            format!("QEMU {version} bears the capture filter on every disk"),
+            format!("QEMU {version} does not know {lacking}"),
+            "QEMU 7.2 or later",
         );
     }
-    Check::failed(
-        "capture-form",
-        wrong.join("; "),
-        "QEMU 7.2 or later, and where an I/O thread serves a disk, QEMU 10 or later",
-    )
+    let found = match form {
+        CaptureForm::Filter => format!("QEMU {version} bears the capture filter on every disk"),
+        CaptureForm::Copy => format!(
+            "an I/O thread serves a disk, and QEMU {version} bears no capture filter there: what changed is copied to \
+             scratch space at each instant"
+        ),
+    };
+    Check::passed("capture-form", found)
+}
+
+/// In the form that reads live disks from their images.
+fn images_readable(listing: &Listing) -> Option<Check> {
+    if listing.form == CaptureForm::Filter {
+        return None;
+    }
+    let mut unreadable = Vec::new();
+    for disk in &listing.disks {
+        let is_path = !disk.filename.starts_with("json:");
+        if is_path && let Err(error) = std::fs::File::open(&disk.filename) {
+            unreadable.push(format!("{}: {error}", disk.filename));
+        }
+    }
+    if unreadable.is_empty() {
+        return Some(Check::passed("images-readable", "the disks' images can be read"));
+    }
+    Some(Check::failed(
+        "images-readable",
+        unreadable.join("; "),
+        "images by absolute paths that are the same for Farshore as for QEMU, which Farshore may read",
+    ))
 }
 
 fn nbd_server_free(server: NbdServer) -> Check {

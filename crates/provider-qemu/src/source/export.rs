@@ -18,14 +18,14 @@ use super::{
     scratch::ScratchDirectory,
 };
 
-const ALLOCATION_CONTEXT: &str = "base:allocation";
-const BITMAP_CONTEXT_PREFIX: &str = "qemu:dirty-bitmap:";
+pub(crate) const ALLOCATION_CONTEXT: &str = "base:allocation";
+pub(crate) const BITMAP_CONTEXT_PREFIX: &str = "qemu:dirty-bitmap:";
 
 /// Enough to be guessed by nobody as long as a capture lasts.
-const SECRET_DIGITS: usize = 16;
+pub(crate) const SECRET_DIGITS: usize = 16;
 
 /// In a bitmap's context.
-const DIRTY: u32 = 1;
+pub(crate) const DIRTY: u32 = 1;
 /// In the allocation context.
 const READS_AS_ZERO: u32 = 2;
 
@@ -195,7 +195,7 @@ fn read_error(hypervisor: &Hypervisor, reading: &Reading, source: farshore_nbd::
 }
 
 /// What the runs mean: for a scan everything is given, and zeroes are known; otherwise only what changed.
-fn extents(kind: CaptureKind, status: &[StatusDescriptor]) -> Vec<StatedExtent> {
+pub(crate) fn extents(kind: CaptureKind, status: &[StatusDescriptor]) -> Vec<StatedExtent> {
     let mut extents: Vec<StatedExtent> = Vec::new();
     let mut at = ByteOffset(0);
     for run in status {

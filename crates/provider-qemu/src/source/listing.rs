@@ -8,12 +8,10 @@ use farshore_qmp::Version;
 use super::{
     abandoned::{self, AbandonedDevice},
     answers::{Answers, BlockNode},
+    form::{CaptureForm, DiskThreads},
     misfit::Misfit,
     naming::{NodeRole, is_our_bitmap, is_our_identifier, wrapper_names},
 };
-
-/// The first version whose I/O threads bear a filter and clients that vanish. Older ones abort, guest and all.
-const FIRST_MAJOR_WITH_SAFE_IOTHREADS: u32 = 10;
 
 /// How deep our own nodes can lie on one another: wrapper, filter; one more is already wrong.
 const DEEPEST_STACK: usize = 8;
@@ -21,6 +19,8 @@ const DEEPEST_STACK: usize = 8;
 /// Everything at the VM that concerns capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listing {
+    /// The form that all disks are captured in.
+    pub(crate) form: CaptureForm,
     /// The protected disks, in the machine's order.
     pub(crate) disks: Vec<ListedDisk>,
     /// Those of which the target has nothing yet: all of each counts as changed, whatever bitmaps say.
@@ -109,14 +109,13 @@ pub(crate) fn read(
             Ok(listed) => disks.push(listed),
             Err(misfit) => misfits.push(misfit),
         }
-        if version.major < FIRST_MAJOR_WITH_SAFE_IOTHREADS && answers.with_iothread.contains(&disk.device) {
-            misfits.push(Misfit::Iothread {
-                disk: disk.name.clone(),
-                version,
-            });
-        }
     }
+    let threads = match answers.with_iothread.as_slice() {
+        [] => DiskThreads::MainLoop,
+        [_, ..] => DiskThreads::IoThread,
+    };
     let listing = Listing {
+        form: CaptureForm::of(version, threads),
         strays: strays(answers, &disks, Reach::Writable),
         out_of_reach: strays(answers, &disks, Reach::ReadOnly),
         disks,

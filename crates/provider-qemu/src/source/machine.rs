@@ -50,6 +50,11 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    /// Whether its processors were stopped because a write failed for want of space.
+    pub(crate) fn is_io_error(&self) -> bool {
+        self.status == "io-error"
+    }
+
     /// Whether the disks are this process's, and why they are not: a migration hands them from one to another.
     pub(crate) fn disks_elsewhere(&self) -> Option<&'static str> {
         match self.status.as_str() {

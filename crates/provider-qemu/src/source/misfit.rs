@@ -1,7 +1,6 @@
 //! Why a disk cannot be captured, in words for people.
 
 use farshore_blocks::ByteCount;
-use farshore_qmp::Version;
 
 /// Why a disk cannot be captured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,20 +25,11 @@ pub(crate) enum Misfit {
     OddSize { disk: String, size: ByteCount },
     #[error("disk `{disk}`: the nodes of Farshore around it lead nowhere")]
     Tangled { disk: String },
-    #[error(
-        "disk `{disk}` is served by an I/O thread, and QEMU {version} would abort when a capture's nodes are put above it"
-    )]
-    Iothread { disk: String, version: Version },
 }
 
 impl Misfit {
     /// Whether the declared disk is not there at all.
     pub(crate) fn is_absence(&self) -> bool {
         matches!(self, Self::NoDevice { .. })
-    }
-
-    /// Whether the disk could be tracked, if only a capture could be put on it.
-    pub(crate) fn is_about_form(&self) -> bool {
-        matches!(self, Self::Iothread { .. })
     }
 }

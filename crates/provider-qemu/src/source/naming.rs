@@ -68,6 +68,14 @@ pub(crate) fn export_id(index: VolumeIndex) -> String {
     format!("fs-x-{index}")
 }
 
+/// The identifier of the job that copies a volume.
+pub(crate) fn job_id(index: VolumeIndex) -> String {
+    format!("fs-j-{index}")
+}
+
+/// Records on a scratch node what a job copied to it; it comes and goes with the node.
+pub(crate) const COPIED_BITMAP: &str = "fs-copied";
+
 /// Whether an export or a job is ours.
 pub(crate) fn is_our_identifier(id: &str) -> bool {
     ["fs-x-", "fs-j-"]

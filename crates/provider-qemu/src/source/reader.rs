@@ -7,12 +7,22 @@
 //! the filter copies, and there is never more than one under way in a unit. For the same reason nobody may ask a
 //! snapshot for its allocation.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::{Bytes, BytesMut};
 use farshore_blocks::{ByteCount, Extent};
 use farshore_nbd::{Client, ClientError};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::spawn_blocking};
+
+use super::image::ImageServer;
 
 /// The unit in which the filter copies: QEMU never takes a smaller one, and a larger one is a multiple of it.
 const COPY_UNIT_BYTES: u64 = 64 << 10;
@@ -34,6 +44,8 @@ pub(crate) enum ReadFault {
     Abandoned,
     #[error("the hypervisor did not give it")]
     Nbd(#[source] ClientError),
+    #[error("the copy in scratch space cannot be read")]
+    Copy(#[source] io::Error),
 }
 
 /// Reads one volume.
@@ -42,6 +54,10 @@ pub(crate) enum Reader {
     Live(Client),
     /// A disk as it was at an instant.
     Snapshot(SnapshotReader),
+    /// A disk in use, read from its image.
+    Image(ImageServer),
+    /// What was copied of a disk at an instant.
+    Copy(CopyReader),
 }
 
 impl Reader {
@@ -51,6 +67,8 @@ impl Reader {
             let bytes = match self {
                 Self::Live(client) => fetch(client, piece).await?,
                 Self::Snapshot(reader) => reader.read_in_unit(piece).await?,
+                Self::Image(server) => fetch(server.client(), piece).await?,
+                Self::Copy(reader) => reader.read(piece).await?,
             };
             if piece == extent {
                 return Ok(bytes);
@@ -62,7 +80,7 @@ impl Reader {
 
     fn pieces(&self, extent: Extent) -> Vec<Extent> {
         match self {
-            Self::Live(_) => extent.pieces(LIVE_PIECE).collect(),
+            Self::Live(_) | Self::Image(_) | Self::Copy(_) => extent.pieces(LIVE_PIECE).collect(),
             Self::Snapshot(_) => units(extent).collect(),
         }
     }
@@ -71,7 +89,32 @@ impl Reader {
     pub(crate) async fn disconnect(self) {
         match self {
             Self::Live(client) | Self::Snapshot(SnapshotReader { client, .. }) => client.disconnect().await,
+            Self::Image(server) => server.disconnect().await,
+            Self::Copy(_) => {}
         }
+    }
+}
+
+/// Reads a scratch file.
+pub(crate) struct CopyReader {
+    file: Arc<File>,
+}
+
+impl CopyReader {
+    pub(crate) fn new(file: File) -> Self {
+        Self { file: Arc::new(file) }
+    }
+
+    async fn read(&self, piece: Extent) -> Result<Bytes, ReadFault> {
+        let file = Arc::clone(&self.file);
+        let reading = spawn_blocking(move || {
+            let length = usize::try_from(piece.length().0).map_err(io::Error::other)?;
+            let mut bytes = BytesMut::zeroed(length);
+            file.read_exact_at(&mut bytes, piece.start().0)?;
+            Ok(bytes.freeze())
+        });
+        let read = reading.await.map_err(io::Error::other).and_then(|read| read);
+        read.map_err(ReadFault::Copy)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The recovery table: from what lies at the VM and what is true at the target to what must be done there, and to
 //! what tracking is good for afterwards.
 //!
+//! Every disk is behind its wrapper only where captures are taken by the filter (`form.rs`); otherwise it is bare.
+//!
 //! The end of every capture is the same path as the repair of a crash: list, plan, act. What a plan leaves is always
 //! the same: every disk behind its wrapper, nothing else of ours but at most one recording bitmap a disk.
 //!
@@ -30,6 +32,7 @@ use farshore_blocks::{ByteCount, Sequence};
 use farshore_provider::TrackingIdentity;
 
 use super::{
+    form::CaptureForm,
     listing::{Listing, Wrapping},
     naming::NodeRole,
 };
@@ -143,18 +146,23 @@ pub(crate) struct Plan {
 /// Whether the disks are to stay behind their wrappers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wrappers {
-    /// Between captures.
+    /// Between captures by the filter.
     Stay,
-    /// At the end of protection.
+    /// At the end of protection, and where captures put nothing above a disk.
     Go,
 }
 
 /// The plan that leaves the VM ready for the next capture.
 pub(crate) fn plan(listing: &Listing, identity: TrackingIdentity, truth: Truth) -> Plan {
     let (steps, position) = tracking::judge(listing, identity, truth);
-    let mut actions = around(listing, Wrappers::Stay);
+    let wrappers = match listing.form {
+        CaptureForm::Filter => Wrappers::Stay,
+        CaptureForm::Copy => Wrappers::Go,
+    };
+    let mut actions = around(listing, wrappers);
     push_bitmaps(&mut actions, steps);
-    for disk in &listing.disks {
+    let unwrapped = listing.disks.iter().filter(|_| wrappers == Wrappers::Stay);
+    for disk in unwrapped {
         if matches!(disk.wrapping, Wrapping::None | Wrapping::Misplaced) {
             let wrapper = disk.wrapper.clone();
             actions.push(Action::AddWrapper {

@@ -10,13 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use farshore_blocks::{ByteCount, VolumeIndex};
+use farshore_blocks::{ByteCount, Extent, VolumeIndex};
 use farshore_provider::SourceError;
-use rustix::fs::statvfs;
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use tokio::fs;
 use uuid::Uuid;
 
 const FILE_PREFIX: &str = "scratch-";
+const IMAGE_PREFIX: &str = "image-";
 
 /// The directory of one VM's scratch files and of its NBD socket.
 #[derive(Debug, Clone)]
@@ -39,6 +40,27 @@ impl ScratchDirectory {
     /// Where QEMU listens for the readers of captures.
     pub(crate) fn nbd_socket(&self) -> PathBuf {
         self.path.join("nbd.sock")
+    }
+
+    /// Where the process listens that serves a disk's image, with the name of its export.
+    pub(crate) fn image_socket(&self, index: VolumeIndex, export: &str) -> PathBuf {
+        self.path.join(format!("{IMAGE_PREFIX}{index}-{export}"))
+    }
+
+    /// The sockets of such processes that are still there, and their exports' names.
+    pub(crate) async fn image_sockets(&self) -> Vec<(PathBuf, String)> {
+        let mut found = Vec::new();
+        let Ok(mut entries) = fs::read_dir(&self.path).await else {
+            return found;
+        };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let rest = name
+                .strip_prefix(IMAGE_PREFIX)
+                .and_then(|rest| rest.split_once('-'));
+            found.extend(rest.map(|(_, export)| (entry.path(), export.to_owned())));
+        }
+        found
     }
 
     /// Creates the directory, and removes files that a crash left in it.
@@ -107,10 +129,29 @@ impl ScratchDirectory {
         self.path.join("freezing")
     }
 
+    /// Takes room that nobody else can take until it is dropped.
+    pub(crate) fn spare(&self, bytes: ByteCount) -> Result<Spare, SourceError> {
+        let path = self
+            .path
+            .join(format!("{FILE_PREFIX}spare-{}", Uuid::new_v4().simple()));
+        let take = || {
+            let file = File::create_new(&path)?;
+            std::fs::remove_file(&path)?;
+            fallocate(&file, FallocateFlags::empty(), 0, bytes.0)?;
+            Ok(Spare { _file: file })
+        };
+        take().map_err(|source| self.error(&path, source))
+    }
+
     /// How much room there is.
     pub(crate) fn room(&self) -> Result<ByteCount, SourceError> {
         let status = statvfs(&self.path).map_err(|errno| self.error(&self.path, errno.into()))?;
         Ok(ByteCount(status.f_bavail.saturating_mul(status.f_frsize)))
+    }
+
+    /// Something with a file in it failed.
+    pub(crate) fn failed(&self, source: io::Error) -> SourceError {
+        self.error(&self.path, source)
     }
 
     fn error(&self, path: &Path, source: io::Error) -> SourceError {
@@ -155,6 +196,12 @@ impl Drop for ScratchFile {
     }
 }
 
+/// Room in scratch space, held by a file without a name.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    _file: File,
+}
+
 /// A scratch file without a name, as long as its node is there.
 #[derive(Debug)]
 pub(crate) struct KeptScratch {
@@ -165,6 +212,17 @@ pub(crate) struct KeptScratch {
 impl KeptScratch {
     pub(crate) fn size(&self) -> ByteCount {
         self.size
+    }
+
+    /// Takes the room of this extent, so that writing it cannot fail for want of space.
+    pub(crate) fn take_room(&self, extent: Extent) -> io::Result<()> {
+        let (start, length) = (extent.start().0, extent.length().0);
+        Ok(fallocate(&self.file, FallocateFlags::KEEP_SIZE, start, length)?)
+    }
+
+    /// The file, to read what it holds.
+    pub(crate) fn reader(&self) -> io::Result<File> {
+        self.file.try_clone()
     }
 
     /// Gives its space back. No filter may use it.

@@ -6,7 +6,7 @@ use farshore_provider_qemu::QemuSource;
 use crate::{
     proxy::{Cut, Proxy},
     replica::{IDENTITY, Model, PAIR, Target, assert_equal, protected},
-    vm::Vm,
+    vm::{Kind, Vm},
 };
 
 /// Where a process died, and what had been sealed by then.
@@ -23,6 +23,11 @@ enum Death {
 
 #[tokio::test]
 async fn a_successor_goes_on_from_every_stage_in_which_a_process_can_die() {
+    die_in_each_stage(PAIR).await;
+}
+
+/// Leaves a VM at each stage as a dead process does, one VM after the other.
+pub(crate) async fn die_in_each_stage(kinds: &[Kind]) {
     for death in [
         Death::InScan,
         Death::InRound,
@@ -32,7 +37,7 @@ async fn a_successor_goes_on_from_every_stage_in_which_a_process_can_die() {
         Death::InInstant,
         Death::AfterSeal,
     ] {
-        let (vm, mut model, mut target) = protected(PAIR).await;
+        let (vm, mut model, mut target) = protected(kinds).await;
         die(death, &vm, &mut model, &mut target).await;
         model.scribble(&vm).await;
         let mut successor = vm.source();
@@ -107,7 +112,12 @@ async fn life(
 
 #[tokio::test]
 async fn whichever_command_is_the_last_one_the_next_capture_is_exact() {
-    let (vm, mut model, mut target) = protected(PAIR).await;
+    die_at_each_command(PAIR).await;
+}
+
+/// Cuts the line at each command of a life, one life after the other.
+pub(crate) async fn die_at_each_command(kinds: &[Kind]) {
+    let (vm, mut model, mut target) = protected(kinds).await;
     let (mut since_point, mut since_scan, mut lost) = (0, 0, 0);
     for cut in [Cut::Racing, Cut::After] {
         for at in 1.. {

@@ -1,7 +1,8 @@
 //! A real guest that writes records to two disks in a fixed order all the while.
 
 use std::{
-    env,
+    env, fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -12,7 +13,7 @@ use farshore_guest::{
     disk_layout::{REGION_A, REGION_B},
     image::{GuestAgent, GuestImage, ImageRequest, WorkloadExecutable},
     judge::judge,
-    machine::{SourceVm, SourceVmRequest},
+    machine::{DiskThreads, SourceVm, SourceVmRequest},
     record::Stream,
     region::RegionScan,
     witness::{Acknowledged, Testimony},
@@ -22,11 +23,14 @@ use farshore_provider::{
     ReplicaState, ScanState, Source, SourceError, StateOfBytes, Tracking,
 };
 use farshore_provider_qemu::{GuestAgentConfig, QemuCapture, QemuSource, QemuSourceConfig};
+use farshore_qmp::{ConnectOptions, Monitor};
+use serde_json::{Value, json};
 
 use crate::{
     freezing::freezer,
     proxy::{Cut, Proxy},
     replica::IDENTITY,
+    surroundings::SmallFileSystem,
 };
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -56,10 +60,14 @@ fn workload() -> WorkloadExecutable {
 
 impl Guest {
     fn start() -> Self {
-        Self::start_with(GuestAgent::Absent)
+        Self::start_with(GuestAgent::Absent, DiskThreads::MainLoop)
     }
 
-    fn start_with(agent: GuestAgent) -> Self {
+    fn start_threaded() -> Self {
+        Self::start_with(GuestAgent::Absent, DiskThreads::IoThreads)
+    }
+
+    fn start_with(agent: GuestAgent, disk_threads: DiskThreads) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut image = ImageRequest::small(directory.path(), "web-1", workload());
         image.agent = agent;
@@ -76,6 +84,7 @@ impl Guest {
             .map(str::to_owned)
             .to_vec();
         }
+        request.disk_threads = disk_threads;
         let vm = SourceVm::start(request).unwrap();
         assert!(vm.wait_for_boot(PATIENCE).unwrap().is_clean());
         let disk = |name: &str| DiskSpecification {
@@ -189,10 +198,6 @@ fn range(extent: Extent) -> std::ops::Range<usize> {
 }
 
 /// A guest with one sealed point.
-async fn protected() -> (Guest, Copies) {
-    protected_guest(Guest::start).await
-}
-
 async fn protected_guest(start: fn() -> Guest) -> (Guest, Copies) {
     let guest = tokio::task::spawn_blocking(start).await.unwrap();
     let mut copies = Copies {
@@ -213,7 +218,16 @@ async fn protected_guest(start: fn() -> Guest) -> (Guest, Copies) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_instant_of_a_writing_guest_is_an_exact_prefix_of_its_writes() {
-    let (guest, mut copies) = protected().await;
+    take_instants(Guest::start).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_instant_of_a_guest_with_io_threads_is_an_exact_prefix_of_its_writes() {
+    take_instants(Guest::start_threaded).await;
+}
+
+async fn take_instants(start: fn() -> Guest) {
+    let (guest, mut copies) = protected_guest(start).await;
     let mut source = guest.source(guest.monitor());
     source.attach(IDENTITY, copies.state()).await.unwrap();
     for _ in 0..20 {
@@ -231,7 +245,16 @@ async fn every_instant_of_a_writing_guest_is_an_exact_prefix_of_its_writes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_never_notices_a_cut_after_any_command_of_a_cycle() {
-    let (guest, mut copies) = protected().await;
+    cut_after_each_command(Guest::start).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_with_io_threads_never_notices_a_cut_after_any_command_of_a_cycle() {
+    cut_after_each_command(Guest::start_threaded).await;
+}
+
+async fn cut_after_each_command(start: fn() -> Guest) {
+    let (guest, mut copies) = protected_guest(start).await;
     for at in 1.. {
         let path = guest.directory.path().join("proxy");
         let proxy = Proxy::start(path.clone(), guest.monitor(), at, Cut::After);
@@ -263,7 +286,8 @@ const NEEDS_RECOVERY: u8 = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_guests_file_system_needs_no_replay_of_its_journal_and_it_writes_on() {
-    let (guest, mut copies) = protected_guest(|| Guest::start_with(GuestAgent::Installed)).await;
+    let (guest, mut copies) =
+        protected_guest(|| Guest::start_with(GuestAgent::Installed, DiskThreads::MainLoop)).await;
     let mut source = guest.source(guest.monitor());
     source.attach(IDENTITY, copies.state()).await.unwrap();
     let needs_recovery = |copies: &Copies| copies.disks[1][RECOVERY_FLAG_AT] & NEEDS_RECOVERY != 0;
@@ -285,4 +309,98 @@ async fn a_frozen_guests_file_system_needs_no_replay_of_its_journal_and_it_write
         assert!(!needs_recovery(&copies), "it was not frozen at the instant");
     }
     guest.writes_on();
+}
+
+/// Stands where a guest would be frozen, between the taking of room and the instant: takes all the room that is left, and
+/// lets the guest change more than room was taken for.
+fn room_taker(directory: &Path, scratch: &Path) -> PathBuf {
+    let script = directory.join("take-room");
+    let text = format!(
+        "#!/bin/sh\ndd if=/dev/zero of={}/filler bs=64k 2>/dev/null\nsleep 1\necho 'refused: only room is taken'\n",
+        scratch.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_for_a_copy_cannot_be_taken_away_before_the_instant() {
+    let (guest, mut copies) = protected_guest(Guest::start_threaded).await;
+    let scratch = guest.directory.path().join("small");
+    let small = SmallFileSystem::mount(&scratch, "80m");
+    for _ in 0..3 {
+        let mut source = QemuSource::new(QemuSourceConfig {
+            monitor: guest.monitor(),
+            machine: guest.machine.clone(),
+            scratch_directory: scratch.clone(),
+            guest_agent: Some(GuestAgentConfig {
+                channel: guest.directory.path().join("nobody"),
+                freezer: room_taker(guest.directory.path(), &scratch),
+                leading_arguments: Vec::new(),
+                limit: END,
+            }),
+        });
+        // The NBD server of the one before listens elsewhere.
+        guest.source(guest.monitor()).detach().await.unwrap();
+        // Detached, it lost its bitmaps.
+        let tracking = source.attach(IDENTITY, copies.state()).await.unwrap();
+        if !matches!(tracking, Tracking::SincePoint) {
+            source.begin_scan(copies.newest.next()).await.unwrap();
+            let scan = source
+                .begin(CaptureKind::Scan, copies.newest.next())
+                .await
+                .unwrap();
+            copies.apply(&scan).await.unwrap();
+            source.finish(scan, Outcome::Done).await.unwrap();
+        }
+        let capture = source
+            .begin_application_consistent(copies.newest.next())
+            .await
+            .unwrap();
+        assert!(matches!(
+            capture.consistency(),
+            Consistency::Crash { why: Some(_) }
+        ));
+        copies.apply(&capture).await.unwrap();
+        copies.newest = copies.newest.next();
+        source.finish(capture, Outcome::Done).await.unwrap();
+        fs::remove_file(scratch.join("filler")).unwrap();
+        guest.writes_on();
+        copies.instant(&guest, &mut source).await.unwrap();
+        source.detach().await.unwrap();
+    }
+    drop(small);
+}
+
+/// As a process leaves it that died when its copy had found no room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_a_dead_processs_copy_paused_goes_on_with_its_successor() {
+    let (guest, mut copies) = protected_guest(Guest::start_threaded).await;
+    let scratch = guest.directory.path().join("small");
+    let small = SmallFileSystem::mount(&scratch, "1m");
+    let file = scratch.join("copy");
+    let bytes = copies.disks[1].len() as u64;
+    fs::File::create(&file).unwrap().set_len(bytes).unwrap();
+    let options = ConnectOptions { timeout: END };
+    let control = Monitor::connect(&guest.vm.request().monitors[1], options)
+        .await
+        .unwrap();
+    let node = json!({"driver": "file", "node-name": "fs-s-7", "filename": file});
+    control.execute("blockdev-add", node).await.unwrap();
+    let copy = json!({"job-id": "fs-j-7", "device": "data", "target": "fs-s-7", "sync": "none"});
+    control.execute("blockdev-backup", copy).await.unwrap();
+    let mut events = control.subscribe();
+    while control.execute("query-status", Value::Null).await.unwrap()["status"] != "io-error" {
+        tokio::time::timeout(PATIENCE, events.recv())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    let mut successor = guest.source(guest.monitor());
+    let tracking = successor.attach(IDENTITY, copies.state()).await.unwrap();
+    assert_eq!(tracking, Tracking::SincePoint);
+    guest.writes_on();
+    copies.instant(&guest, &mut successor).await.unwrap();
+    drop(small);
 }

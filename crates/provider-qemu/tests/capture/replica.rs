@@ -51,7 +51,7 @@ impl Model {
                 self.disks[disk][start..start + length].fill(pattern);
             }
             let (start, length) = self.place();
-            vm.qemu_io(disk, &format!("write -z -u {start} {length}")).await;
+            vm.zero(disk, start, length).await;
             self.disks[disk][start..start + length].fill(0);
         }
     }

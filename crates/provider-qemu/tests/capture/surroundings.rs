@@ -108,28 +108,6 @@ async fn these_tests_run_on_the_hypervisor_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_disk_with_an_io_thread_is_refused_where_it_would_abort_the_vm() {
-    let vm = Vm::start(&[Kind::Raw, Kind::RawWithIothread]).await;
-    let version = vm.command("query-version", Value::Null).await.unwrap();
-    let mut source = vm.source();
-    let checks = source.checks().await;
-    let attached = source.attach(IDENTITY, Target::new(2).state()).await;
-    if version["qemu"]["major"].as_u64().unwrap() >= 10 {
-        assert!(attached.is_ok(), "{attached:?}");
-        let (mut model, mut target) = (Model::new(2), Target::new(2));
-        model.scribble(&vm).await;
-        target.initial(&mut source, &vm, &mut model).await.unwrap();
-        for _ in 0..5 {
-            target.instant(&mut source, &vm, &mut model).await.unwrap();
-        }
-        return;
-    }
-    assert_eq!(failed(&checks), ["capture-form"], "{checks:?}");
-    assert!(matches!(attached, Err(SourceError::Unfit { .. })), "{attached:?}");
-    assert_eq!(vm.leftovers().await, [""; 0]);
-}
-
-#[tokio::test]
 async fn an_nbd_server_of_someone_else_is_not_touched() {
     let vm = Vm::start(PAIR).await;
     let address = json!({"addr": {"type": "unix", "data": {"path": vm.path("theirs")}}});
@@ -225,10 +203,10 @@ async fn disks_declared_in_another_order_are_wrapped_anew() {
 }
 
 /// A small file system of its own, so that scratch space can run out.
-struct SmallFileSystem<'a>(&'a std::path::Path);
+pub(crate) struct SmallFileSystem<'a>(&'a std::path::Path);
 
 impl<'a> SmallFileSystem<'a> {
-    fn mount(at: &'a std::path::Path, size: &str) -> Self {
+    pub(crate) fn mount(at: &'a std::path::Path, size: &str) -> Self {
         std::fs::create_dir_all(at).unwrap();
         let options = format!("size={size}");
         let mounted = Command::new("mount")

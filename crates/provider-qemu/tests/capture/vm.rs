@@ -30,6 +30,12 @@ pub(crate) enum Kind {
     RawWithMetadata,
     /// Raw, with an I/O thread.
     RawWithIothread,
+    /// qcow2, with an I/O thread.
+    Qcow2WithIothread,
+    /// Raw with metadata beside it, with an I/O thread.
+    RawWithMetadataAndIothread,
+    /// Raw, on a SCSI controller with an I/O thread.
+    ScsiRawWithIothread,
 }
 
 pub(crate) struct Vm {
@@ -54,7 +60,7 @@ impl Vm {
         for (index, kind) in kinds.iter().enumerate() {
             let image = directory.path().join(format!("disk-{index}"));
             match kind {
-                Kind::Qcow2 | Kind::ScsiQcow2 => {
+                Kind::Qcow2 | Kind::ScsiQcow2 | Kind::Qcow2WithIothread => {
                     let made = Command::new("qemu-img")
                         .args(["create", "-q", "-f", "qcow2"])
                         .arg(&image)
@@ -62,8 +68,10 @@ impl Vm {
                         .status();
                     assert!(made.unwrap().success());
                 }
-                Kind::Raw | Kind::ScsiRaw | Kind::RawWithIothread => create_raw(&image),
-                Kind::RawWithMetadata => {
+                Kind::Raw | Kind::ScsiRaw | Kind::RawWithIothread | Kind::ScsiRawWithIothread => {
+                    create_raw(&image);
+                }
+                Kind::RawWithMetadata | Kind::RawWithMetadataAndIothread => {
                     create_raw(&image);
                     create_metadata(directory.path(), &format!("disk-{index}.qcow2"));
                 }
@@ -126,10 +134,14 @@ impl Vm {
         let image = image.display();
         let file = format!("driver=file,filename={image},node-name=file{index},discard=unmap");
         let format = match kind {
-            Kind::Qcow2 | Kind::ScsiQcow2 | Kind::RawWithMetadata => "qcow2",
-            Kind::Raw | Kind::ScsiRaw | Kind::RawWithIothread => "raw",
+            Kind::Qcow2
+            | Kind::ScsiQcow2
+            | Kind::RawWithMetadata
+            | Kind::Qcow2WithIothread
+            | Kind::RawWithMetadataAndIothread => "qcow2",
+            Kind::Raw | Kind::ScsiRaw | Kind::RawWithIothread | Kind::ScsiRawWithIothread => "raw",
         };
-        if matches!(kind, Kind::RawWithMetadata) {
+        if matches!(kind, Kind::RawWithMetadata | Kind::RawWithMetadataAndIothread) {
             command.args(["-blockdev", &file.replace("node-name=file", "node-name=data")]);
             command.args([
                 "-blockdev",
@@ -154,10 +166,16 @@ impl Vm {
             Kind::Qcow2 | Kind::Raw | Kind::RawWithMetadata => {
                 format!("virtio-blk-pci,drive=node{index},id=vd{index}")
             }
-            Kind::RawWithIothread => {
+            Kind::RawWithIothread | Kind::Qcow2WithIothread | Kind::RawWithMetadataAndIothread => {
                 let thread = format!("iothread,id=io{index}");
                 command.args(["-object", &thread]);
                 format!("virtio-blk-pci,drive=node{index},id=vd{index},iothread=io{index}")
+            }
+            Kind::ScsiRawWithIothread => {
+                command.args(["-object", &format!("iothread,id=io{index}")]);
+                let controller = format!("virtio-scsi-pci,id=scsi{index},iothread=io{index}");
+                command.args(["-device", &controller]);
+                format!("scsi-hd,bus=scsi{index}.0,drive=node{index},id=vd{index}")
             }
             Kind::ScsiRaw | Kind::ScsiQcow2 => {
                 let controller = format!("virtio-scsi-pci,id=scsi{index}");
@@ -244,8 +262,13 @@ impl Vm {
     /// Does a `qemu-io` command on the device's own node, below which everything of Farshore lies.
     pub(crate) async fn qemu_io(&self, disk: usize, command: &str) {
         let device = match self.kinds[disk] {
-            Kind::ScsiRaw | Kind::ScsiQcow2 => format!("vd{disk}"),
-            Kind::Qcow2 | Kind::Raw | Kind::RawWithMetadata | Kind::RawWithIothread => {
+            Kind::ScsiRaw | Kind::ScsiQcow2 | Kind::ScsiRawWithIothread => format!("vd{disk}"),
+            Kind::Qcow2
+            | Kind::Raw
+            | Kind::RawWithMetadata
+            | Kind::RawWithIothread
+            | Kind::Qcow2WithIothread
+            | Kind::RawWithMetadataAndIothread => {
                 format!("/machine/peripheral/vd{disk}/virtio-backend")
             }
         };
@@ -259,6 +282,21 @@ impl Vm {
             !said.to_lowercase().contains("error") && !said.contains("failed"),
             "{said}"
         );
+    }
+
+    /// Zeroes a range as a guest does with a discard. QEMU 7.2's `qemu-io` waits for that wrongly, and aborts, where an I/O
+    /// thread serves the disk; there zeroes are written.
+    pub(crate) async fn zero(&self, disk: usize, start: usize, length: usize) {
+        let command = match self.kinds[disk] {
+            Kind::RawWithIothread
+            | Kind::Qcow2WithIothread
+            | Kind::RawWithMetadataAndIothread
+            | Kind::ScsiRawWithIothread => "write -P 0",
+            Kind::Qcow2 | Kind::Raw | Kind::ScsiRaw | Kind::ScsiQcow2 | Kind::RawWithMetadata => {
+                "write -z -u"
+            }
+        };
+        self.qemu_io(disk, &format!("{command} {start} {length}")).await;
     }
 
     /// Everything in QEMU that bears a name of ours.

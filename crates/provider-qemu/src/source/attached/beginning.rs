@@ -14,6 +14,7 @@ use crate::source::{
     answers::BlockNode,
     capture::QemuCapture,
     export::{Reading, Shown},
+    form::CaptureForm,
     listing::ListedDisk,
     naming::{BitmapBase, BitmapName, IdentityTag, NodeRole},
     recovery::{Action, BitmapChange, BitmapStep, Position, Resizing, Switching},
@@ -76,6 +77,9 @@ impl Attached {
             next,
             rotation,
         });
+        if self.form == CaptureForm::Copy {
+            return self.begin_copy(site, ordered, (number, rotation)).await;
+        }
         let taken = match (kind, rotation) {
             (CaptureKind::Instant | CaptureKind::WholeInstant, Some(rotation)) => {
                 self.take_instant(site, (kind, rotation), &watched, ordered.wish)
@@ -89,7 +93,7 @@ impl Attached {
         let mut capture = QemuCapture {
             vm: self.hypervisor.vm().to_owned(),
             number,
-            kind,
+            holds_all: kind == CaptureKind::WholeInstant,
             captured_at: taken.captured_at,
             consistency: taken.consistency,
             held: taken.held,
@@ -125,7 +129,7 @@ impl Attached {
     async fn show_growth(&mut self, watched: &[Watched]) -> Result<(), SourceError> {
         for (disk, watched) in self.disks.iter_mut().zip(watched) {
             disk.size = watched.size;
-            if watched.seen_by_device < watched.size {
+            if self.form == CaptureForm::Filter && watched.seen_by_device < watched.size {
                 let size = json!({"node-name": disk.wrapper, "size": watched.size.0});
                 self.hypervisor.run("block_resize", size).await?;
             }
@@ -324,7 +328,7 @@ impl Attached {
 }
 
 /// The guest frozen, if that is wished; or why it is not.
-async fn freeze(site: &Site, wish: Wish) -> Result<Frozen, Option<String>> {
+pub(super) async fn freeze(site: &Site, wish: Wish) -> Result<Frozen, Option<String>> {
     match (wish, &site.guest_agent) {
         (Wish::Crash, _) => Err(None),
         (Wish::Application, None) => Err(Some("no guest agent is declared".to_owned())),
@@ -337,7 +341,7 @@ async fn freeze(site: &Site, wish: Wish) -> Result<Frozen, Option<String>> {
     }
 }
 
-async fn thaw(site: &Site, frozen: Result<Frozen, Option<String>>) -> Consistency {
+pub(super) async fn thaw(site: &Site, frozen: Result<Frozen, Option<String>>) -> Consistency {
     match frozen {
         Ok(frozen) => match frozen.thaw().await {
             Ok(()) => {
@@ -351,7 +355,7 @@ async fn thaw(site: &Site, frozen: Result<Frozen, Option<String>>) -> Consistenc
 }
 
 /// Adds what lies behind `known` to the extents: no bitmap knows what a disk had there before it grew.
-fn add_grown(volume: &mut CapturedVolume, known: ByteCount) {
+pub(super) fn add_grown(volume: &mut CapturedVolume, known: ByteCount) {
     let behind = ByteCount(volume.size.0.saturating_sub(known.0));
     let Some(grown) = Extent::new(ByteOffset(known.0), behind) else {
         return;

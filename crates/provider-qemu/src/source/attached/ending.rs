@@ -12,6 +12,7 @@ use super::{Attached, Open, Site};
 use crate::source::{
     acting::{command, delete_exports},
     capture::QemuCapture,
+    form::CaptureForm,
     naming::{BitmapBase, NodeRole, export_id},
     recovery::{Action, BitmapChange, Position, Resizing, ScanTruth, Switching, Truth},
 };
@@ -32,7 +33,9 @@ impl Attached {
         let mut exports = Vec::new();
         for (volume, reader) in capture.volumes.iter().zip(capture.readers) {
             if let Some(reader) = reader {
-                exports.push(export_id(volume.index));
+                if self.form == CaptureForm::Filter {
+                    exports.push(export_id(volume.index));
+                }
                 reader.disconnect().await;
             }
         }
@@ -72,12 +75,13 @@ impl Attached {
         if !exports.is_empty() {
             delete_exports(&self.hypervisor, exports).await?;
         }
-        if open.kind == CaptureKind::Instant {
+        let is_filtered = open.kind.is_instant() && self.form == CaptureForm::Filter;
+        if is_filtered && open.kind == CaptureKind::Instant {
             self.refuse_moved_data().await?;
         }
         let (steps, position) = self.ended(open, outcome);
         let mut commands = Vec::new();
-        if open.kind.is_instant() {
+        if is_filtered {
             commands.extend(self.removal_of_snapshots(exports));
         }
         if !steps.is_empty() {

@@ -5,9 +5,10 @@ use farshore_provider::SourceError;
 use farshore_qmp::Command;
 use serde_json::json;
 
-use super::{Attached, Site};
+use super::{Attached, Site, copying::record_copied};
 use crate::source::{
     acting::act,
+    form::CaptureForm,
     listing::ListedDisk,
     naming::NodeRole,
     recovery::Action,
@@ -43,7 +44,10 @@ impl Attached {
             });
             Command::new("blockdev-add", node)
         };
-        let commands: Vec<_> = self.disks.iter().zip(&files).map(add).collect();
+        let mut commands: Vec<_> = self.disks.iter().zip(&files).map(add).collect();
+        if self.form == CaptureForm::Copy {
+            commands.extend(self.disks.iter().map(|disk| record_copied(disk.index)));
+        }
         self.hypervisor.run_all(&commands).await?;
         let kept = files.into_iter().map(|file| file.unlink());
         self.scratch = kept.collect::<Result<Vec<_>, _>>()?;

@@ -11,6 +11,7 @@ use farshore_provider::SourceError;
 use super::Attached;
 use crate::source::{
     answers::{BlockGraph, BlockNode},
+    form::CaptureForm,
     hypervisor::Hypervisor,
     listing::ListedDisk,
     machine::Status,
@@ -48,7 +49,7 @@ impl Attached {
         self.disks
             .iter()
             .map(|disk| {
-                refuse_strangers(&self.hypervisor, (&graph, &nodes), disk)?;
+                self.refuse_strangers((&graph, &nodes), disk)?;
                 let node = nodes.iter().find(|node| node.node_name == disk.data);
                 let wrapper = nodes.iter().find(|node| node.node_name == disk.wrapper);
                 self.refuse_changed(disk, (node, wrapper), bitmap.as_deref())
@@ -69,6 +70,29 @@ impl Attached {
             let filter = NodeRole::Filter.node(disk.index);
             refuse_moved(&self.hypervisor, &graph, &filter, disk)
         })
+    }
+
+    /// Between the device and its data there must be the wrapper and nothing else, but for jobs above it; where there are
+    /// no wrappers, nothing at all.
+    fn refuse_strangers(
+        &self,
+        (graph, nodes): (&BlockGraph, &[BlockNode]),
+        disk: &ListedDisk,
+    ) -> Result<(), SourceError> {
+        let (top, most_jobs) = match self.form {
+            CaptureForm::Filter => {
+                refuse_moved(&self.hypervisor, graph, &disk.wrapper, disk)?;
+                (&disk.wrapper, MOST_JOBS)
+            }
+            CaptureForm::Copy => (&disk.data, 0),
+        };
+        if serves_device(graph, nodes, top, most_jobs) {
+            return Ok(());
+        }
+        Err(self.hypervisor.unfit(format!(
+            "the device of disk `{}` was given another node, or another tool's job runs; it is looked at anew",
+            disk.name
+        )))
     }
 
     /// A disk that shrank or lost its bitmap is not the one that was judged.
@@ -105,22 +129,6 @@ impl Attached {
             },
         )
     }
-}
-
-/// Between the device and its data there must be the wrapper and nothing else, but for jobs above it.
-fn refuse_strangers(
-    hypervisor: &Hypervisor,
-    (graph, nodes): (&BlockGraph, &[BlockNode]),
-    disk: &ListedDisk,
-) -> Result<(), SourceError> {
-    refuse_moved(hypervisor, graph, &disk.wrapper, disk)?;
-    if !serves_device(graph, nodes, &disk.wrapper, MOST_JOBS) {
-        return Err(hypervisor.unfit(format!(
-            "the device of disk `{}` was given another node; it is looked at anew",
-            disk.name
-        )));
-    }
-    Ok(())
 }
 
 /// `above` must still lie on the data that is known.

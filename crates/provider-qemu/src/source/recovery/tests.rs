@@ -87,6 +87,7 @@ fn disk(index: u32, bitmaps: &[(BitmapBase, Found)]) -> ListedDisk {
 fn listing(disks: Vec<ListedDisk>) -> Listing {
     let wrappers = disks.iter().filter(|disk| disk.wrapping != Wrapping::None);
     Listing {
+        form: CaptureForm::Filter,
         nodes: wrappers.map(|disk| NodeRole::Wrapper.node(disk.index)).collect(),
         disks,
         joining: Vec::new(),

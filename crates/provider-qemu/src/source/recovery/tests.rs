@@ -1,5 +1,7 @@
 //! The table, case by case, and every combination of bitmaps against what must hold of any plan.
 
+mod leftovers;
+
 use std::collections::BTreeMap;
 
 use farshore_blocks::{ByteCount, ChainId, Incarnation, VolumeIndex};

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    random::{act_out, an_act, messages},
+    random::{act_out, an_act, fitting, messages},
     *,
 };
 use crate::{
@@ -90,6 +90,7 @@ proptest! {
     ) {
         let mut life = Life::new(&SIZES, tiny(40_000));
         acts.into_iter().for_each(|act| act_out(&mut life, act));
+        let open = fitting(&life, open);
         let cycle = leave_open(&mut life, &open);
         let harmed = harm(&life, &lost[0]);
         prop_assert_eq!(mend(&life).faults.len(), harmed);

@@ -108,7 +108,7 @@ fn seal_slowly(life: &mut Life, messages: &[Vec<Write>]) {
 }
 
 /// Those of the writes that the disks still have room for.
-fn fitting(life: &Life, mut messages: Vec<Vec<Write>>) -> Vec<Vec<Write>> {
+pub(super) fn fitting(life: &Life, mut messages: Vec<Vec<Write>>) -> Vec<Vec<Write>> {
     for message in &mut messages {
         message.retain(|write| {
             let disk = life.source.volumes[write.volume as usize].len();

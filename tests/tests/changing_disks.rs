@@ -10,9 +10,11 @@
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
+use farshore_blocks::clock::WallTime;
 use farshore_tests::{
     Lab,
     bare_vm::{BareVm, document},
+    eventually,
     lab::{LabOptions, SYNC},
     replica::vault,
 };
@@ -122,6 +124,18 @@ fn disks_grow_join_and_leave_and_nothing_of_the_others_is_sent_again() {
     the_newest_point_starts(&lab);
 }
 
+/// A point of all that was written so far. Something is written all the while, as a VM that does nothing gets no points; it
+/// changes no byte.
+fn point_of_all(lab: &Lab) -> String {
+    let now = WallTime::now().to_rfc3339();
+    eventually(PATIENCE, &format!("a point after {now}"), || {
+        lab.bare("db").write("vdroot", 3, MIB, 4096);
+        let newest = lab.cli.vm("db")?["newestPoint"].clone();
+        let is_later = newest["capturedAt"].as_str()? > now.as_str();
+        is_later.then(|| newest["sequence"].to_string())
+    })
+}
+
 fn a_disk_grows(lab: &Lab, first: &str) {
     let vm = lab.bare("db");
     vm.write("vdroot", 3, MIB, 65536);
@@ -129,7 +143,7 @@ fn a_disk_grows(lab: &Lab, first: &str) {
     vm.write("vdroot", 4, 11 * MIB, 65536);
     vm.write("vddata", 5, MIB, 65536);
     await_volumes(lab, &[("root", 12), ("data", 8)]);
-    let point = lab.cli.point_after_now("db", PATIENCE);
+    let point = point_of_all(lab);
     let root = volume(lab, &point, "root").unwrap();
     assert_eq!(root.len() as u64, 12 * MIB);
     assert_eq!(root, fs::read(vm.root()).unwrap());
@@ -163,13 +177,13 @@ fn a_disk_joins(lab: &Lab, before: &str) {
     vm.write("vdextra", 6, 2 * MIB, 2 * MIB);
     // At the VM, but not declared, it is none of ours.
     vm.write("vdroot", 7, 2 * MIB, 65536);
-    let point = lab.cli.point_after_now("db", PATIENCE);
+    let point = point_of_all(lab);
     assert_eq!(volume(lab, &point, "extra"), None);
     assert_eq!(node_of(vm, "vdextra"), "extra");
     declare(lab, vm, &["root", "extra", "data"]);
     await_volumes(lab, &[("root", 12), ("data", 8), ("extra", 16)]);
     vm.write("vdextra", 8, 3 * MIB, 4096);
-    let point = lab.cli.point_after_now("db", PATIENCE);
+    let point = point_of_all(lab);
     let extra = volume(lab, &point, "extra").unwrap();
     let mut expected = vec![0; 16 << 20];
     expected[2 << 20..4 << 20].fill(6);
@@ -190,7 +204,7 @@ fn a_disk_leaves(lab: &Lab, before: &str) {
     assert_eq!(node_of(vm, "vddata"), "data");
     vm.write("vddata", 9, 0, 65536);
     vm.write("vdextra", 10, 0, 4096);
-    let point = lab.cli.point_after_now("db", PATIENCE);
+    let point = point_of_all(lab);
     assert_eq!(volume(lab, &point, "data"), None);
     assert_eq!(volume(lab, &point, "root").unwrap(), fs::read(vm.root()).unwrap());
     let data = volume(lab, before, "data").unwrap();

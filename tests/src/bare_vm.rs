@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use farshore_qmp::Version;
 use serde_json::{Value, json};
 
 use crate::{eventually, spare_monitor::SpareMonitor};
@@ -126,12 +125,6 @@ impl BareVm {
         let line = format!("qemu-io -d {backend} \"write -P {pattern} {offset} {length}\"");
         let answer = self.ask("human-monitor-command", json!({"command-line": line}));
         assert!(!answer.to_string().contains("rror"), "{line}: {answer}");
-    }
-
-    /// QEMU's version.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        self.spare_monitor().version()
     }
 
     /// Everything of Farshore that is at the VM: block nodes, bitmaps, exports, jobs, and the NBD server.

@@ -52,6 +52,8 @@ pub struct LabOptions {
     pub policy: Option<String>,
     /// The room of the west's vault, as `mount` says it; `None` is as much as the machine has.
     pub vault_room: Option<String>,
+    /// The room of the east's scratch space, likewise.
+    pub scratch_room: Option<String>,
     /// The line between the sites, `There` being from east to west; `None` is a wire without a round trip.
     pub wan: Option<WanOptions>,
 }
@@ -63,6 +65,7 @@ impl Default for LabOptions {
             interval: "1s".to_owned(),
             policy: None,
             vault_room: None,
+            scratch_room: None,
             wan: None,
         }
     }
@@ -86,6 +89,7 @@ pub struct Lab {
     options: LabOptions,
     sites: Sites,
     vault_mount: Option<RoomLimit>,
+    scratch_mount: Option<RoomLimit>,
     directory: TempDir,
     /// Dropped last: guests of one lab at a time share the processors.
     _turn: MutexGuard<'static, ()>,
@@ -109,6 +113,10 @@ impl Lab {
             .vault_room
             .as_ref()
             .map(|room| RoomLimit::mount(&path.join("west/vault"), room));
+        let scratch_mount = options
+            .scratch_room
+            .as_ref()
+            .map(|room| RoomLimit::mount(&path.join("east/scratch"), room));
         let west_name = sites.west.name().to_owned();
         let orchestrator = Daemon::start("orchestrator", &path.join("o.yaml"), &west_name);
         let west = Daemon::start("replicator", &path.join("w.yaml"), &west_name);
@@ -125,6 +133,7 @@ impl Lab {
             options,
             sites,
             vault_mount,
+            scratch_mount,
             directory,
             _turn: turn,
         };
@@ -212,6 +221,14 @@ impl Lab {
     /// When the lab was set up without `vault_room`.
     pub fn leave_vault_room(&self, bytes: u64) {
         self.vault_mount.as_ref().unwrap().leave(bytes);
+    }
+
+    /// Leaves the east's scratch space this much room beside what it holds.
+    ///
+    /// # Panics
+    /// When the lab was set up without `scratch_room`.
+    pub fn leave_scratch_room(&self, bytes: u64) {
+        self.scratch_mount.as_ref().unwrap().leave(bytes);
     }
 
     /// Protects guests; does not wait.

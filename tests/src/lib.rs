@@ -18,6 +18,7 @@ pub mod lab;
 pub mod monitor_proxy;
 pub mod namespace;
 pub mod replica;
+pub mod silence;
 pub mod spare_monitor;
 pub mod wan;
 

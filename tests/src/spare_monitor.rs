@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use farshore_qmp::{ConnectOptions, Monitor, Version};
+use farshore_qmp::{ConnectOptions, Monitor};
 use serde_json::{Value, json};
 
 /// A socket of a QMP monitor. It is connected for one question at a time.
@@ -10,12 +10,6 @@ use serde_json::{Value, json};
 pub struct SpareMonitor(pub PathBuf);
 
 impl SpareMonitor {
-    /// QEMU's version.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        self.connected(async |monitor| monitor.version())
-    }
-
     /// Runs a QMP command.
     ///
     /// # Panics

@@ -1,0 +1,141 @@
+//! Whichever process of ours hangs, and whichever disk of ours is full, the guest writes on without an error and without a long
+//! wait, and the next points are right.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a scenario fails by panicking, with the place where it did"
+)]
+
+use std::{thread, time::Duration};
+
+use farshore_tests::{
+    Daemon, Lab, eventually,
+    guests::GuestOrder,
+    lab::{LabOptions, SYNC},
+    replica::judge_point,
+    silence::SilenceMeter,
+};
+
+const SOON: Duration = Duration::from_secs(90);
+/// Longer than a few cycles: whatever the process did when it was stopped, somebody waits for it.
+const FROZEN: Duration = Duration::from_millis(2500);
+/// A guest's write is held for the instant of a capture alone. The rest is for a machine that has other work, under emulation; what it is
+/// far below of is the time that processes hang and that `cbw-timeout` allows.
+const LONGEST_SILENCE: Duration = Duration::from_secs(2);
+/// How it is told, by whichever side meets it.
+const NO_ROOM: [&str; 2] = ["NO_SPACE", "No space left"];
+const MIB: u64 = 1024 * 1024;
+/// As good as nothing; a `tmpfs` of nothing is one without a limit.
+const PAGE: u64 = 4096;
+/// A sync takes longer than all hangs in it.
+const BANDWIDTH: &str = "3MiB";
+
+/// One of ours.
+type Process = fn(&Lab) -> &Daemon;
+
+fn lab(options: LabOptions) -> Lab {
+    let mut lab = Lab::start(options);
+    lab.start_guest(GuestOrder::small("db", 11));
+    let _ = lab.protect(&["db"]).done();
+    lab
+}
+
+/// Does something while the guest writes; gives the longest time in which none of its writes was acknowledged.
+fn silence_while(lab: &Lab, work: impl FnOnce(&Lab)) -> Duration {
+    let meter = SilenceMeter::start(&lab.guest("db").1.request().witness);
+    work(lab);
+    meter.longest()
+}
+
+fn next_point_is_right(lab: &Lab, after: &str) {
+    let guest = &lab.guest("db").1;
+    let acknowledged = guest.testimony().unwrap().acknowledged;
+    let point = lab.cli.point_after_now("db", SOON);
+    let judgement = judge_point(&lab.vault(), "db", &point, &lab.path(""), acknowledged);
+    assert!(
+        judgement.is_exact_instant() && judgement.lost_nothing(),
+        "{after}: {}",
+        judgement.describe()
+    );
+    let errors = guest.testimony().unwrap().errors;
+    assert!(errors.is_empty(), "{after}: {errors:?}");
+}
+
+#[test]
+fn whoever_hangs_in_a_sync_or_in_cycles_the_guest_writes_on() {
+    let lab = lab(LabOptions {
+        interval: "1s".to_owned(),
+        bandwidth: Some(BANDWIDTH.to_owned()),
+        ..LabOptions::default()
+    });
+    let processes: [(&str, Process); 3] = [
+        ("the source", |lab| &lab.east),
+        ("the target", |lab| &lab.west),
+        ("the orchestrator", |lab| &lab.orchestrator),
+    ];
+    let hang = |process: Process| {
+        silence_while(&lab, |lab| {
+            process(lab).freeze();
+            thread::sleep(FROZEN);
+            process(lab).thaw();
+        })
+    };
+    let expect_short = |silence: Duration, what: &str| {
+        assert!(
+            silence < LONGEST_SILENCE,
+            "{what}: the guest waited for {silence:?}"
+        );
+    };
+    lab.cli
+        .vm_when("db", "a sync", SYNC, |vm| vm["state"] == "InitialSync");
+    for (name, process) in processes {
+        expect_short(hang(process), &format!("{name} hung in the sync"));
+    }
+    lab.cli.vm_in("db", "Protected", SYNC);
+    next_point_is_right(&lab, "after hangs in the sync");
+    for round in 1..=2 {
+        for (name, process) in processes {
+            let what = format!("{name} hung, round {round}");
+            expect_short(hang(process), &what);
+            next_point_is_right(&lab, &what);
+        }
+    }
+}
+
+#[test]
+fn whichever_disk_of_ours_is_full_the_guest_writes_on() {
+    let lab = lab(LabOptions {
+        vault_room: Some("600m".to_owned()),
+        scratch_room: Some("600m".to_owned()),
+        ..LabOptions::default()
+    });
+    lab.cli.vm_in("db", "Protected", SYNC);
+    let silence = silence_while(&lab, |lab| {
+        lab.leave_vault_room(PAGE);
+        lab.cli.vm_when("db", "a full vault is told", SOON, |vm| {
+            vm["sourceDetail"]
+                .as_str()
+                .is_some_and(|detail| NO_ROOM.iter().any(|words| detail.contains(words)))
+        });
+        lab.leave_vault_room(256 * MIB);
+    });
+    assert!(silence < LONGEST_SILENCE, "the vault was full: {silence:?}");
+    next_point_is_right(&lab, "after a full vault");
+
+    let silence = silence_while(&lab, |lab| {
+        lab.leave_scratch_room(PAGE);
+        // Captures fail, or find room in what is there already; either way the guest writes on.
+        let before = lab.guest("db").1.testimony().unwrap().acknowledged;
+        eventually(SOON, "the guest writes on", || {
+            let now = lab.guest("db").1.testimony().unwrap().acknowledged;
+            (now.region_a > before.region_a + 1000).then_some(())
+        });
+        lab.leave_scratch_room(256 * MIB);
+    });
+    assert!(
+        silence < LONGEST_SILENCE,
+        "the scratch space was full: {silence:?}"
+    );
+    next_point_is_right(&lab, "after full scratch space");
+}

@@ -61,6 +61,18 @@ pub fn disk_paths(declared: &ProtectedVm) -> Vec<String> {
     disks.map(|disk| disk.path.to_string()).collect()
 }
 
+/// Where older copies of the VM's disks are at its target.
+#[must_use]
+pub fn seeds(declared: &ProtectedVm) -> Vec<v1::SeedPath> {
+    let seeds = declared.target().seed.iter();
+    seeds
+        .map(|seed| v1::SeedPath {
+            volume: seed.disk.to_string(),
+            path: seed.path.to_string(),
+        })
+        .collect()
+}
+
 /// What the source is to do by the policy, and by the limits of the link that it shares.
 #[must_use]
 pub fn policy_to_wire(policy: &ReplicationPolicy, link: Option<&Link>) -> v1::Replicate {

@@ -114,6 +114,17 @@ impl ReplicatorConfiguration {
         }
     }
 
+    /// Where nobody but this replicator writes.
+    pub(crate) fn own_directories(&self) -> Vec<PathBuf> {
+        let optional = [
+            &self.vault_directory,
+            &self.scratch_directory,
+            &self.recovery_directory,
+        ];
+        let optional = optional.into_iter().flatten();
+        optional.chain([&self.state_directory]).cloned().collect()
+    }
+
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigurationError> {
         let configuration: Self =
             serde_yaml::from_str(text).map_err(|source| ConfigurationError::Malformed {

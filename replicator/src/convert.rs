@@ -10,7 +10,7 @@ use farshore_proto::v1;
 use farshore_provider::{
     Check, CheckOutcome, DiskBus, DiskSpecification, Firmware, MachineSpecification, NicSpecification,
 };
-use farshore_transfer::{PointHead, Watermark};
+use farshore_transfer::{Change, PointHead, Watermark};
 use farshore_vault::{Pin, RetentionPolicy};
 
 use crate::{
@@ -290,6 +290,19 @@ pub(crate) fn frame_out(frame: &Frame) -> v1::Frame {
     }
 }
 
+/// A change as it travels: of what a seed has, only the digest.
+pub(crate) fn frame_of_change(change: &Change) -> v1::Frame {
+    let whole = frame_out(change.frame());
+    match change {
+        Change::Sent(_) => whole,
+        Change::Seeded(frame) => v1::Frame {
+            encoding: v1::FrameEncoding::Seed.into(),
+            payload: frame.raw_digest().as_bytes().to_vec().into(),
+            ..whole
+        },
+    }
+}
+
 pub(crate) fn frame_in(frame: v1::Frame) -> Result<Frame, Malformed> {
     let encoding = match frame.encoding() {
         v1::FrameEncoding::Raw => Encoding::Raw,
@@ -297,6 +310,12 @@ pub(crate) fn frame_in(frame: v1::Frame) -> Result<Frame, Malformed> {
         v1::FrameEncoding::Zstd => Encoding::Zstd,
         v1::FrameEncoding::Unspecified => {
             return Err(refused("encoding", format!("{} is not known", frame.encoding)));
+        }
+        v1::FrameEncoding::Seed => {
+            return Err(refused(
+                "encoding",
+                "the bytes are expected here, and not a seed's digest",
+            ));
         }
     };
     let offset = ByteOffset(frame.offset_bytes);

@@ -4,7 +4,7 @@
 mod commands;
 mod report;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use farshore_blocks::clock::WallTime;
 use farshore_proto::v1::{self, fleet_client::FleetClient, orchestrator_message, replicator_message::Body};
@@ -36,6 +36,8 @@ pub(crate) struct Member {
     pub(crate) sources: Option<Sources>,
     pub(crate) targets: Option<Targets>,
     pub(crate) recovery: Option<Recovery>,
+    /// Directories that nobody but this replicator writes to.
+    pub(crate) own_directories: Vec<PathBuf>,
 }
 
 /// Why an attachment ended.

@@ -94,6 +94,7 @@ pub async fn run(
         sources: sources.clone(),
         targets,
         recovery,
+        own_directories: configuration.own_directories(),
     };
     let attached = tokio::spawn(fleet::stay_attached(member, stop.clone()));
     let scraped = tokio::spawn(http::serve(http, metrics, stop.clone()));

@@ -5,6 +5,7 @@ mod vault;
 use std::time::Duration;
 
 use farshore_blocks::{ByteCount, Encoding};
+use farshore_transfer::Change;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
     core::Collector, process_collector::ProcessCollector,
@@ -144,16 +145,18 @@ impl Metrics {
         self.audit_mismatches.with_label_values(&[vm]).inc_by(blocks);
     }
 
-    /// One frame was shipped, for the first time.
-    pub(crate) fn replicated(&self, vm: &str, encoding: Encoding, raw: ByteCount) {
-        let label = match encoding {
-            Encoding::Raw => "raw",
-            Encoding::Zero => "zero",
-            Encoding::Zstd => "zstd",
+    /// One change was shipped, for the first time.
+    pub(crate) fn shipped(&self, vm: &str, change: &Change) {
+        let frame = change.frame();
+        let label = match (change, frame.encoding()) {
+            (Change::Seeded(_), _) => "seed",
+            (Change::Sent(_), Encoding::Raw) => "raw",
+            (Change::Sent(_), Encoding::Zero) => "zero",
+            (Change::Sent(_), Encoding::Zstd) => "zstd",
         };
         self.replicated_bytes
             .with_label_values(&[vm, label])
-            .inc_by(raw.0);
+            .inc_by(frame.raw_length().0);
     }
 
     /// So much payload was given to a stream.
@@ -164,7 +167,7 @@ impl Metrics {
     /// A VM is no longer replicated from here: its series go.
     pub(crate) fn forget(&self, vm: &str) {
         let _ = self.audit_mismatches.remove_label_values(&[vm]);
-        for label in ["raw", "zero", "zstd"] {
+        for label in ["raw", "zero", "zstd", "seed"] {
             // An absent series is as good as a removed one.
             let _ = self.replicated_bytes.remove_label_values(&[vm, label]);
         }

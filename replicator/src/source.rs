@@ -16,6 +16,7 @@ mod packing;
 mod placed;
 mod reading;
 mod rhythm;
+mod seeding;
 mod state;
 mod tuning;
 mod volumes;

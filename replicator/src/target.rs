@@ -7,6 +7,7 @@ mod fence_requests;
 mod refusal;
 mod retention;
 mod seats;
+mod seeds;
 mod service;
 mod session;
 mod upkeep;
@@ -29,6 +30,8 @@ pub(crate) use damage::{ChainDamage, DamagedPlace, NewestNeeds};
 pub(crate) use fence_requests::answer as answer_fence_requests;
 use retention::Retentions;
 use seats::Seats;
+use seeds::Seeds;
+pub(crate) use seeds::{ChainSeeds, check as check_seed};
 pub(crate) use service::ReplicationService;
 pub(crate) use upkeep::Upkeep;
 
@@ -43,6 +46,7 @@ pub(crate) struct Targets {
     reader: VaultReader,
     seats: Seats,
     retentions: Retentions,
+    seeds: Seeds,
     damages: Damages,
     known: Arc<Mutex<BTreeMap<ChainId, ChainStanding>>>,
 }
@@ -80,11 +84,16 @@ impl Targets {
             vault,
             seats: Seats::default(),
             retentions: Retentions::open(state_directory)?,
+            seeds: Seeds::open(state_directory)?,
             damages: Damages::open(state_directory)?,
             known: Arc::new(Mutex::new(BTreeMap::new())),
         };
         for (chain, description) in targets.vault.chains() {
             targets.look_at(chain, &description)?;
+            if targets.newest(chain).is_some() {
+                // A crash may have come between a first seal and this.
+                targets.seeds.forget(chain)?;
+            }
             if let Some(policy) = targets.retention(chain) {
                 targets.tell_vault(chain, &policy)?;
             }

@@ -102,6 +102,7 @@ impl TwoSites {
             vm: vm.machine.vm.clone(),
             volumes: volumes.clone(),
             holder: uuid::Uuid::new_v4().as_bytes().to_vec().into(),
+            seeds: Vec::new(),
         };
         let prepared = self.conductor.order(TARGET, Body::PrepareTarget(prepare)).await?;
         let Outcome::TargetPrepared(prepared) = prepared else {

@@ -16,6 +16,9 @@ use crate::{ByteCount, ByteOffset, VolumeIndex, identity::ParseIdentityError};
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// How many bytes it has.
+    pub const LENGTH: usize = 32;
+
     /// The digest with these bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {

@@ -1,11 +1,13 @@
 //! The replication protocol without I/O: which messages may follow which, what is sent again after a cut, and what
 //! a source does once it has been welcomed. Shells own the streams and the disks; this crate decides.
 
+mod change;
 mod order;
 mod outbound;
 mod version;
 mod welcome;
 
+pub use change::Change;
 pub use order::{Phase, Received, Violation, admit};
 pub use outbound::{AcknowledgementError, Message, Outbound, Watermark};
 pub use version::{NoCommonVersion, PROTOCOL_VERSIONS, Versions};

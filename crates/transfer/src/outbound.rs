@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use farshore_blocks::{ByteCount, ByteOffset, ChangeDigest, ChangeHasher, Frame, VolumeIndex};
 
+use crate::Change;
+
 /// How far a scan of a volume has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
@@ -20,7 +22,7 @@ pub struct Message {
     /// From 1, without gaps.
     pub number: u64,
     /// The changes.
-    pub frames: Vec<Frame>,
+    pub changes: Vec<Change>,
     /// How far a scan has come with it; empty outside scans.
     pub watermarks: Vec<Watermark>,
 }
@@ -114,8 +116,9 @@ impl Outbound {
 
     /// Takes the next message in; it is to be sent now. Frames of volumes that do not exist are not hashed, and
     /// the target refuses them.
-    pub fn push(&mut self, frames: Vec<Frame>, watermarks: Vec<Watermark>) -> Message {
-        for frame in &frames {
+    pub fn push<C: Into<Change>>(&mut self, changes: Vec<C>, watermarks: Vec<Watermark>) -> Message {
+        let changes: Vec<Change> = changes.into_iter().map(C::into).collect();
+        for frame in changes.iter().map(Change::frame) {
             if let Some(hasher) = self.hashers.get_mut(frame.volume().as_usize()) {
                 let extent = frame.extent();
                 hasher.update(
@@ -129,7 +132,7 @@ impl Outbound {
         self.last_number = self.last_number.saturating_add(1);
         let message = Message {
             number: self.last_number,
-            frames,
+            changes,
             watermarks,
         };
         self.in_flight = self.in_flight.saturating_add(weight(&message));
@@ -155,7 +158,10 @@ impl Outbound {
             .pop_front_if(|message| message.number <= through)
         {
             self.in_flight = self.in_flight.saturating_sub(weight(&message));
-            let parts = message.frames.iter().map(|frame| length(frame.payload().len()));
+            let parts = message
+                .changes
+                .iter()
+                .map(|change| length(change.payload_bytes()));
             payload = parts.fold(payload, u64::saturating_add);
         }
         self.durable_through = through;
@@ -170,13 +176,31 @@ impl Outbound {
         self.acknowledge(target_holds)?;
         Ok(self.unacknowledged.iter().cloned().collect())
     }
+
+    /// A seed did not have what it was said to have: the bytes themselves travel of all that is not acknowledged. Gives those
+    /// that would not have.
+    pub fn send_what_was_seeded(&mut self) -> Vec<Frame> {
+        let mut turned = Vec::new();
+        for change in self
+            .unacknowledged
+            .iter_mut()
+            .flat_map(|message| &mut message.changes)
+        {
+            if let Change::Seeded(frame) = change {
+                turned.push(frame.clone());
+                *change = Change::Sent(frame.clone());
+            }
+        }
+        turned
+    }
 }
 
-/// What a message counts against the window: the memory that its frames hold on to, which is more than travels of a compressed
-/// one, and something for each frame so that a flood of zero frames is bounded too.
+/// What a message counts against the window: the memory that its frames hold on to, be they sent or not, which is more than travels
+/// of a compressed one, and something for each frame so that a flood of zero frames is bounded too.
 fn weight(message: &Message) -> u64 {
     const PER_FRAME_BYTES: u64 = 64;
-    message.frames.iter().fold(PER_FRAME_BYTES, |sum, frame| {
+    let frames = message.changes.iter().map(Change::frame);
+    frames.fold(PER_FRAME_BYTES, |sum, frame| {
         sum.saturating_add(length(frame.held_bytes()))
             .saturating_add(PER_FRAME_BYTES)
     })

@@ -21,6 +21,7 @@ pub(super) enum Question {
     SetRetention,
     SetPin,
     SetDisks,
+    ForgetSeeds,
 }
 
 pub(super) fn question_of(body: &Body) -> Question {
@@ -39,6 +40,7 @@ pub(super) fn question_of(body: &Body) -> Question {
         Body::SetRetention(_) => Question::SetRetention,
         Body::SetPin(_) => Question::SetPin,
         Body::SetDisks(_) => Question::SetDisks,
+        Body::ForgetSeeds(_) => Question::ForgetSeeds,
     }
 }
 
@@ -88,6 +90,7 @@ impl Question {
             Outcome::RetentionSet(_) => Some(Self::SetRetention),
             Outcome::PinSet(_) => Some(Self::SetPin),
             Outcome::DisksSet(_) => Some(Self::SetDisks),
+            Outcome::SeedsForgotten(_) => Some(Self::ForgetSeeds),
         };
         match answered {
             Some(answered) if answered != self => Err(Malformed::OtherAnswer),

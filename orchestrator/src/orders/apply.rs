@@ -9,7 +9,7 @@ use farshore_domain::{
 };
 
 use super::{Fresh, Refusal};
-use crate::records::{self, Applied, AppliedEffect, EventRecord, Severity, VmRecord, Work};
+use crate::records::{self, Applied, AppliedEffect, EventRecord, PointsSeen, Severity, VmRecord, Work};
 
 /// The documents of one apply, with fresh identities for each.
 pub struct Applying {
@@ -150,13 +150,15 @@ fn check_vm_change(work: &mut Work<'_>, existing: &DeclarationSet, vm: &Protecte
             message: "a job is at work on it; change its disks when that has ended".to_owned(),
         });
     }
-    if only_followed || !is_assigned(work, vm.name().as_str())? {
+    let seed_stays = before.target().seed == vm.target().seed || is_seed_used_up(work, vm)?;
+    if only_followed && seed_stays || !is_assigned(work, vm.name().as_str())? {
         return Ok(());
     }
     Err(Refusal::InUse {
         key: key_of(vm),
         message: "its target was prepared for what was declared before; only spec.policy, \
-                  spec.target.network and the list of disks can be changed, or delete it and apply it again"
+                  spec.target.network and the list of disks can be changed, and spec.target.seed be left out once there is a recovery \
+                  point, or delete it and apply it again"
             .to_owned(),
     })
 }
@@ -166,6 +168,13 @@ fn is_job_at_work(work: &mut Work<'_>, name: &str) -> Result<bool, Refusal> {
         Some(record) => is_under_way(work, &record),
         None => Ok(false),
     }
+}
+
+/// Whether the seed is left out, and there is a recovery point, so that there is no more use for one.
+fn is_seed_used_up(work: &mut Work<'_>, vm: &ProtectedVm) -> Result<bool, Refusal> {
+    let record = work.get::<VmRecord>(vm.name().as_str())?;
+    let has_point = record.is_some_and(|record| record.points == PointsSeen::Some);
+    Ok(has_point && vm.target().seed.is_empty())
 }
 
 /// Whether a job may be at work on the VM, or the target was prepared for it.

@@ -77,6 +77,8 @@ pub(crate) struct World {
     pub(crate) disks: BTreeMap<Vec<u8>, Vec<v1::Disk>>,
     /// By chain: what its target was told to keep.
     pub(crate) retention: BTreeMap<Vec<u8>, v1::Retention>,
+    /// By chain: the older copies of volumes that its target was told of.
+    pub(crate) seeds: BTreeMap<Vec<u8>, Vec<v1::SeedPath>>,
     /// By chain: the newest sequence.
     pub(crate) points: BTreeMap<Vec<u8>, u64>,
     /// By sequence: the pins of points, of whichever chain.
@@ -123,6 +125,7 @@ pub(crate) fn part_of(body: &Body) -> &'static str {
         Body::SetDisks(_) => "set-disks",
         Body::SetRetention(_) => "set-retention",
         Body::SetPin(_) => "set-pin",
+        Body::ForgetSeeds(_) => "forget-seeds",
     }
 }
 
@@ -264,7 +267,8 @@ fn site_of(body: &Body) -> &'static str {
         | Body::StartRecovery(_)
         | Body::DiscardRecovery(_)
         | Body::SetRetention(_)
-        | Body::SetPin(_) => "west",
+        | Body::SetPin(_)
+        | Body::ForgetSeeds(_) => "west",
     }
 }
 
@@ -275,33 +279,15 @@ impl World {
             Body::CheckTarget(_) => Outcome::TargetChecked(v1::TargetChecked {
                 checks: vec![check("vault-room", v1::CheckOutcome::Passed)],
             }),
-            Body::PrepareTarget(prepare) => Outcome::TargetPrepared(v1::TargetPrepared {
-                vault_incarnation: vec![9; 16].into(),
-                epoch: Some(self.grant(&prepare.chain, &prepare.holder)),
-            }),
-            Body::InstallSource(install) => {
-                assert_eq!(install.target_endpoint, "http://10.0.0.2:7201");
-                let vm = install.machine.as_ref().unwrap().vm.clone();
-                let installed = (vm, v1::SourcePhase::Installed);
-                let disks = install.machine.as_ref().unwrap().disks.clone();
-                self.disks.insert(install.chain.to_vec(), disks);
-                self.replication
-                    .insert(install.chain.to_vec(), install.policy.clone().unwrap());
-                self.sources.entry(install.chain.to_vec()).or_insert(installed);
-                Outcome::SourceInstalled(v1::SourceInstalled {})
+            Body::PrepareTarget(prepare) => {
+                self.seeds.insert(prepare.chain.to_vec(), prepare.seeds.clone());
+                Outcome::TargetPrepared(v1::TargetPrepared {
+                    vault_incarnation: vec![9; 16].into(),
+                    epoch: Some(self.grant(&prepare.chain, &prepare.holder)),
+                })
             }
-            Body::EnableSource(enable) => {
-                let phase = self.enabled_phase.unwrap_or(v1::SourcePhase::Replicating);
-                let source = self
-                    .sources
-                    .get_mut(enable.chain.as_ref())
-                    .expect("an installed source");
-                source.1 = phase;
-                if phase == v1::SourcePhase::Replicating {
-                    self.points.entry(enable.chain.to_vec()).or_insert(1);
-                }
-                Outcome::SourceEnabled(v1::SourceEnabled {})
-            }
+            Body::InstallSource(install) => Outcome::SourceInstalled(self.install_source(install)),
+            Body::EnableSource(enable) => Outcome::SourceEnabled(self.enable_source(enable)),
             Body::RemoveSource(remove) => {
                 self.sources.remove(remove.chain.as_ref());
                 Outcome::SourceRemoved(v1::SourceRemoved {})
@@ -325,6 +311,10 @@ impl World {
                 self.pins.insert(set.sequence, set.pin);
                 Outcome::PinSet(v1::PinSet {})
             }
+            Body::ForgetSeeds(forget) => {
+                self.seeds.remove(forget.chain.as_ref());
+                Outcome::SeedsForgotten(v1::SeedsForgotten {})
+            }
             Body::Fence(fence) => Outcome::FenceRaised(v1::FenceRaised {
                 epoch: Some(self.grant(&fence.chain, &fence.holder)),
             }),
@@ -339,6 +329,31 @@ impl World {
                 })
             }
         }
+    }
+
+    fn install_source(&mut self, install: &v1::InstallSource) -> v1::SourceInstalled {
+        assert_eq!(install.target_endpoint, "http://10.0.0.2:7201");
+        let vm = install.machine.as_ref().unwrap().vm.clone();
+        let installed = (vm, v1::SourcePhase::Installed);
+        let disks = install.machine.as_ref().unwrap().disks.clone();
+        self.disks.insert(install.chain.to_vec(), disks);
+        self.replication
+            .insert(install.chain.to_vec(), install.policy.clone().unwrap());
+        self.sources.entry(install.chain.to_vec()).or_insert(installed);
+        v1::SourceInstalled {}
+    }
+
+    fn enable_source(&mut self, enable: &v1::EnableSource) -> v1::SourceEnabled {
+        let phase = self.enabled_phase.unwrap_or(v1::SourcePhase::Replicating);
+        let source = self
+            .sources
+            .get_mut(enable.chain.as_ref())
+            .expect("an installed source");
+        source.1 = phase;
+        if phase == v1::SourcePhase::Replicating {
+            self.points.entry(enable.chain.to_vec()).or_insert(1);
+        }
+        v1::SourceEnabled {}
     }
 
     fn start_recovery(&mut self, start: &v1::StartRecovery) -> v1::RecoveryStarted {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     recovery::{Recovery, RecoveryError, RecoveryOrder},
     source::chain as with_causes,
     sources::{Sources, SourcesError},
-    target::{Targets, TargetsError},
+    target::{ChainSeeds, Targets, TargetsError, check_seed},
 };
 
 /// How many points one answer lists at most: a page, not a history.
@@ -164,6 +164,10 @@ async fn perform(member: &Member, body: Body) -> Result<Outcome, CommandError> {
             targets(member)?.set_retention(convert::chain_in(&set.chain)?, retention)?;
             Ok(Outcome::RetentionSet(v1::RetentionSet {}))
         }
+        Body::ForgetSeeds(forget) => {
+            targets(member)?.forget_seeds(convert::chain_in(&forget.chain)?)?;
+            Ok(Outcome::SeedsForgotten(v1::SeedsForgotten {}))
+        }
         Body::SetPin(set) => {
             let pin = set.pin.map(convert::pin_in).transpose()?;
             targets(member)?.set_pin(convert::chain_in(&set.chain)?, Sequence(set.sequence), pin)?;
@@ -270,9 +274,23 @@ async fn check_target(member: &Member, check: v1::CheckTarget) -> Result<Outcome
         .map(|volume| volume.size_bytes)
         .fold(0, u64::saturating_add);
     checks.push(vault_room(targets(member)?, ByteCount(needed))?);
+    checks.extend(check_seeds(member, &check.volumes, &check.seeds));
     Ok(Outcome::TargetChecked(v1::TargetChecked {
         checks: checks.into_iter().map(convert::check_out).collect(),
     }))
+}
+
+fn check_seeds(member: &Member, volumes: &[v1::Volume], seeds: &[v1::SeedPath]) -> Vec<Check> {
+    let checks = seeds.iter().map(|seed| {
+        let volume = volumes.iter().find(|volume| volume.name == seed.volume);
+        let size = ByteCount(volume.map_or(0, |volume| volume.size_bytes));
+        check_seed(
+            (&seed.volume, size),
+            Path::new(&seed.path),
+            &member.own_directories,
+        )
+    });
+    checks.collect()
 }
 
 fn vault_room(targets: &Targets, volumes: ByteCount) -> Result<Check, CommandError> {
@@ -305,6 +323,11 @@ fn prepare_target(targets: &Targets, prepare: v1::PrepareTarget) -> Result<Outco
             .collect(),
     };
     let epoch = targets.prepare(chain, &description, convert::holder_in(&prepare.holder)?)?;
+    let seeds = prepare.seeds.into_iter();
+    let seeds = ChainSeeds {
+        volumes: seeds.map(|seed| (seed.volume, seed.path.into())).collect(),
+    };
+    targets.keep_seeds(chain, &seeds)?;
     Ok(Outcome::TargetPrepared(v1::TargetPrepared {
         vault_incarnation: targets.incarnation().as_bytes().to_vec().into(),
         epoch: Some(convert::epoch_out(epoch)),

@@ -1,9 +1,9 @@
 //! What the target's point holds, block by block, as hashes: so that a scan ships only what differs, and an audit finds what
-//! tracking missed.
+//! tracking missed. Or what its seed holds, where it has no point yet.
 //!
 //! The target tells of blocks in order, ahead of what is asked for. A cut wire is dialled again: nothing is lost but time.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, fmt, time::Duration};
 
 use bytes::Bytes;
 use farshore_blocks::{BlockHash, ByteCount, Extent, HASHED_BLOCK, Sequence, VolumeIndex};
@@ -33,6 +33,22 @@ pub(crate) enum Proof {
     Read,
 }
 
+/// With what is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compared {
+    Point(Sequence),
+    Seed,
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Point(point) => write!(out, "point {point}"),
+            Self::Seed => out.write_str("seed"),
+        }
+    }
+}
+
 /// Why it cannot be told what differs.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ComparisonError {
@@ -42,8 +58,8 @@ pub(crate) enum ComparisonError {
         #[source]
         source: tonic::transport::Error,
     },
-    #[error("the target does not tell what point {point} holds: {status}")]
-    Refused { point: Sequence, status: Box<Status> },
+    #[error("the target does not tell what its {of} holds: {status}")]
+    Refused { of: Compared, status: Box<Status> },
     #[error("the target ended its hashes of volume {volume} at block {at}, before block {wanted}")]
     Ended {
         volume: VolumeIndex,
@@ -54,7 +70,17 @@ pub(crate) enum ComparisonError {
     OutOfOrder { told: u64, due: u64 },
 }
 
-/// Asks for the hashes of one point.
+impl ComparisonError {
+    /// Whether the same question may be answered at another time.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => is_passing(status),
+            Self::Address { .. } | Self::Ended { .. } | Self::OutOfOrder { .. } => false,
+        }
+    }
+}
+
+/// Asks for the hashes of one point, or of a seed.
 pub(crate) struct Comparison {
     client: ReplicationClient<Channel>,
     request: v1::CompareRequest,
@@ -81,6 +107,23 @@ impl Comparison {
         point: Sequence,
         proof: Proof,
     ) -> Result<Self, ComparisonError> {
+        let hashed_from = match proof {
+            Proof::Noted => v1::HashedFrom::Index,
+            Proof::Read => v1::HashedFrom::Data,
+        };
+        Self::of(assignment, point, hashed_from)
+    }
+
+    /// With the seeds of the assignment's chain, as they are now.
+    pub(crate) fn with_seed(assignment: &Assignment) -> Result<Self, ComparisonError> {
+        Self::of(assignment, Sequence(0), v1::HashedFrom::Seed)
+    }
+
+    fn of(
+        assignment: &Assignment,
+        point: Sequence,
+        hashed_from: v1::HashedFrom,
+    ) -> Result<Self, ComparisonError> {
         let endpoint = &assignment.target_endpoint;
         let address = |source| ComparisonError::Address {
             endpoint: endpoint.clone(),
@@ -90,10 +133,6 @@ impl Comparison {
         let channel = wire::client_endpoint(dialled)
             .connect_timeout(CONNECT_LIMIT)
             .connect_lazy();
-        let hashed_from = match proof {
-            Proof::Noted => v1::HashedFrom::Index,
-            Proof::Read => v1::HashedFrom::Data,
-        };
         Ok(Self {
             client: ReplicationClient::new(channel),
             request: v1::CompareRequest {
@@ -121,6 +160,11 @@ impl Comparison {
     pub(crate) fn turn_to(&mut self, point: Sequence, at_once: u64) {
         self.request.point = point.0;
         self.at_once = at_once;
+        self.told = None;
+    }
+
+    /// What was told ahead is not believed any more.
+    pub(crate) fn ask_anew(&mut self) {
         self.told = None;
     }
 
@@ -178,7 +222,12 @@ impl Comparison {
             self.told = None;
             if !is_passing(&status) || Instant::now() >= deadline {
                 return Err(ComparisonError::Refused {
-                    point: Sequence(self.request.point),
+                    of: match self.request.hashed_from() {
+                        v1::HashedFrom::Seed => Compared::Seed,
+                        v1::HashedFrom::Index | v1::HashedFrom::Data | v1::HashedFrom::Unspecified => {
+                            Compared::Point(Sequence(self.request.point))
+                        }
+                    },
                     status,
                 });
             }

@@ -2,6 +2,7 @@
 //! lives.
 
 mod mending;
+mod seeded;
 mod shipping;
 mod telling;
 
@@ -43,7 +44,7 @@ pub(crate) enum DeliveryError {
     OutcomeUnknown(#[source] Box<DeliveryError>),
     #[error(transparent)]
     Source(#[from] SourceError),
-    #[error("the disks cannot be compared with the target's point")]
+    #[error("the disks cannot be compared with what the target holds")]
     Comparison(#[from] ComparisonError),
     #[error("frames could not be made")]
     Frame(#[from] farshore_blocks::FrameError),
@@ -74,6 +75,8 @@ pub(crate) struct Delivery<'a> {
     /// Of the point that it becomes, as the target was told.
     volumes: Vec<v1::Volume>,
     seal_sent: Option<Digest>,
+    /// How often the target found a seed to be other than it was.
+    seed_refusals: u32,
     /// How long the sender waited for the capture's bytes so far.
     reading: Duration,
 }
@@ -103,6 +106,7 @@ impl<'a> Delivery<'a> {
             kind,
             base,
             seal_sent: None,
+            seed_refusals: 0,
             reading: Duration::ZERO,
         };
         if let Err(error) = delivery.say_begin().await {
@@ -129,6 +133,7 @@ impl<'a> Delivery<'a> {
             kind,
             base,
             seal_sent: None,
+            seed_refusals: 0,
             reading: Duration::ZERO,
         };
         if let Err(error) = delivery.say_begin().await {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farshore_blocks::{ByteCount, ChangeDigest, Digest, Incarnation, Sequence, clock::WallTime};
+use farshore_blocks::{ByteCount, ChangeDigest, Digest, Incarnation, Sequence, VolumeIndex, clock::WallTime};
 use farshore_proto::v1::{self, replication_client::ReplicationClient, source_message, target_message};
 use farshore_transfer::{HeldCycle, PROTOCOL_VERSIONS, PointHead, TargetHead, Watermark};
 use tokio::{sync::mpsc, time::timeout};
@@ -41,6 +41,8 @@ pub(crate) struct Welcomed {
     pub(crate) volumes: Vec<v1::Volume>,
     /// In the newest point, by index.
     pub(crate) newest_sizes: Vec<ByteCount>,
+    /// Of which volumes it has an older copy, and how much.
+    pub(crate) seeds: Vec<(VolumeIndex, ByteCount)>,
 }
 
 /// The cycle that the target holds open.
@@ -229,6 +231,11 @@ fn welcomed(welcome: v1::Welcome, sent: WallTime, received: WallTime) -> Result<
         window: ByteCount(welcome.window_bytes.max(1)),
         volumes: welcome.volumes,
         newest_sizes: welcome.newest_sizes.into_iter().map(ByteCount).collect(),
+        seeds: welcome
+            .seeds
+            .iter()
+            .map(|seed| (VolumeIndex(seed.volume), ByteCount(seed.size_bytes)))
+            .collect(),
     })
 }
 

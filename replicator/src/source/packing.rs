@@ -84,7 +84,7 @@ fn packed(pieces: Vec<Piece>, effort: Effort) -> Result<(Vec<Frame>, Option<Tria
 }
 
 /// Cuts `raw`, the bytes of `extent` of a volume, into frames.
-fn cut(
+pub(super) fn cut(
     (volume, extent): (VolumeIndex, Extent),
     raw: &Bytes,
     frames: &mut Vec<Frame>,

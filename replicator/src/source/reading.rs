@@ -157,7 +157,7 @@ async fn what_differs(
 }
 
 /// A batch's pieces in its order, each with its bytes unless it is known to be zero; several are read at a time.
-fn pieces<C: Capture>(
+pub(super) fn pieces<C: Capture>(
     capture: &C,
     batch: &Batch,
 ) -> impl Stream<Item = Result<(Piece, Option<Bytes>), SourceError>> {

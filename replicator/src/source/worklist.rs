@@ -5,7 +5,7 @@ mod whole_blocks;
 
 use std::{borrow::Cow, collections::VecDeque};
 
-use farshore_blocks::{ByteCount, ByteOffset, Extent, MAX_FRAME_BYTES, VolumeIndex};
+use farshore_blocks::{ByteCount, ByteOffset, Extent, HASHED_BLOCK, MAX_FRAME_BYTES, VolumeIndex};
 use farshore_provider::{CapturedVolume, StateOfBytes};
 use farshore_transfer::Watermark;
 
@@ -45,10 +45,30 @@ impl Batch {
 pub(crate) enum Purpose {
     /// A scan into an empty base: zeroes need not travel, and watermarks tell how far it has come.
     BaseScan,
+    /// A scan into an empty base of which the target has a seed: as a base scan, but by whole blocks, to be compared with it.
+    SeedScan,
     /// A scan over an existing point: zeroes count too, and it goes by whole blocks, to be compared with that point.
     ResyncScan,
     /// Changes: everything travels, without watermarks.
     Changes,
+}
+
+impl Purpose {
+    /// Whether pieces begin and end where hashed blocks do.
+    fn goes_by_blocks(self) -> bool {
+        match self {
+            Self::SeedScan | Self::ResyncScan => true,
+            Self::BaseScan | Self::Changes => false,
+        }
+    }
+
+    /// Whether all that does not travel is zero at the target.
+    fn begins_with_zeroes(self) -> bool {
+        match self {
+            Self::BaseScan | Self::SeedScan => true,
+            Self::ResyncScan | Self::Changes => false,
+        }
+    }
 }
 
 /// Extents in order, taken from the front.
@@ -68,15 +88,22 @@ impl Worklist {
                 .iter()
                 .find(|mark| mark.volume == captured.index)
                 .map_or(ByteOffset(0), |mark| mark.scanned_through);
+            let start = match purpose {
+                // Scanned before without a seed, it may have come to the middle of a block.
+                Purpose::SeedScan if start.0 < captured.size.0 => block_around(start),
+                Purpose::SeedScan | Purpose::ResyncScan | Purpose::BaseScan | Purpose::Changes => start,
+            };
             let extents = match purpose {
-                Purpose::ResyncScan => Cow::Owned(in_whole_blocks(&captured.extents, captured.size)),
+                Purpose::ResyncScan | Purpose::SeedScan => {
+                    Cow::Owned(in_whole_blocks(&captured.extents, captured.size))
+                }
                 Purpose::BaseScan | Purpose::Changes => Cow::Borrowed(&captured.extents),
             };
             for stated in extents.iter() {
                 let Some(rest) = behind(stated.extent, start) else {
                     continue;
                 };
-                if stated.state == StateOfBytes::Zero && purpose == Purpose::BaseScan {
+                if stated.state == StateOfBytes::Zero && purpose.begins_with_zeroes() {
                     continue;
                 }
                 pieces.push_back(Piece {
@@ -120,10 +147,16 @@ impl Worklist {
         Some(batch)
     }
 
-    /// Takes from the front what one read gives, at most `limit` bytes; what is behind it stays.
+    /// Takes from the front what one read gives, at most `limit` bytes but a whole block where it goes by blocks; what is behind
+    /// it stays.
     fn take_piece(&mut self, limit: ByteCount) -> Option<Piece> {
         let front = self.pieces.front_mut()?;
         let step = match front.state {
+            StateOfBytes::Data if self.purpose.goes_by_blocks() => {
+                block_around(ByteOffset(READ_BYTES.min(limit.0)))
+                    .0
+                    .max(HASHED_BLOCK.0)
+            }
             StateOfBytes::Data => READ_BYTES.min(limit.0),
             StateOfBytes::Zero => u64::from(MAX_FRAME_BYTES),
         };
@@ -180,6 +213,11 @@ fn data_of<'a>(pieces: impl IntoIterator<Item = &'a Piece>) -> ByteCount {
             .map(Piece::data_bytes)
             .fold(0, u64::saturating_add),
     )
+}
+
+/// Where the block begins that this is in.
+fn block_around(at: ByteOffset) -> ByteOffset {
+    ByteOffset(at.0 / HASHED_BLOCK.0 * HASHED_BLOCK.0)
 }
 
 fn behind(extent: Extent, start: ByteOffset) -> Option<Extent> {
@@ -266,6 +304,58 @@ mod tests {
                     .sum()
             };
             assert_eq!(bytes(&whole[..cut]) + bytes(&rest), 5 * MIB, "cut after {cut}");
+        }
+    }
+
+    #[test]
+    fn a_scan_with_a_seed_goes_by_whole_blocks_wherever_the_one_before_it_came_to() {
+        let block = HASHED_BLOCK.0;
+        let disk = [volume(
+            0,
+            10 * block + 512,
+            &[
+                (0, 4 * block, StateOfBytes::Data),
+                (4 * block, 5 * block, StateOfBytes::Zero),
+                (9 * block + 4096, block + 512 - 4096, StateOfBytes::Data),
+            ],
+        )];
+        for (scanned_through, expected) in [
+            (0, vec![(0, 4 * block), (9 * block, 10 * block + 512)]),
+            (block + 5, vec![(block, 4 * block), (9 * block, 10 * block + 512)]),
+            (9 * block, vec![(9 * block, 10 * block + 512)]),
+            (10 * block + 512, vec![]),
+        ] {
+            let start = Watermark {
+                volume: VolumeIndex(0),
+                scanned_through: ByteOffset(scanned_through),
+            };
+            let pieces = drain(Worklist::new(Purpose::SeedScan, &disk, &[start]));
+            let mut joined: Vec<(u64, u64)> = Vec::new();
+            for piece in pieces.iter().flat_map(|batch| &batch.pieces) {
+                assert_eq!(piece.state, StateOfBytes::Data);
+                match joined.last_mut() {
+                    Some(last) if last.1 == piece.extent.start().0 => last.1 = piece.extent.end().0,
+                    _ => joined.push((piece.extent.start().0, piece.extent.end().0)),
+                }
+            }
+            assert_eq!(joined, expected, "from {scanned_through}");
+        }
+    }
+
+    #[test]
+    fn a_volume_that_ends_within_a_block_leaves_the_blocks_of_the_next_one_whole() {
+        let block = HASHED_BLOCK.0;
+        let disks = [
+            volume(0, 512, &[(0, 512, StateOfBytes::Data)]),
+            volume(1, 40 * block, &[(0, 40 * block, StateOfBytes::Data)]),
+        ];
+        for purpose in [Purpose::SeedScan, Purpose::ResyncScan] {
+            let batches = drain(Worklist::new(purpose, &disks, &[]));
+            let pieces = batches.iter().flat_map(|batch| &batch.pieces);
+            let ends = pieces
+                .filter(|piece| piece.volume == VolumeIndex(1))
+                .map(|piece| piece.extent.end().0);
+            assert!(ends.map(|end| end % block).all(|rest| rest == 0), "{purpose:?}");
         }
     }
 

@@ -1,24 +1,29 @@
-//! Tells a source what the blocks of a point hash to, at the speed at which it wants to know.
+//! Tells a source what the blocks of a point, or of a seed, hash to, at the speed at which it wants to know.
 
-use std::{sync::Arc, thread};
+use std::{ops::Range, sync::Arc, thread};
 
-use farshore_blocks::{BlockHash, ByteCount, ChainId, Epoch, HASHED_BLOCK, Sequence, VolumeIndex};
+use farshore_blocks::{
+    BlockHash, ByteCount, ByteOffset, ChainId, Epoch, Extent, HASHED_BLOCK, Sequence, VolumeIndex,
+};
 use farshore_proto::v1;
-use farshore_vault::{HashSource, PointReader, ReadError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use farshore_vault::{HashSource, PointReader, ReadError, VaultError};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::Targets;
+use super::{Targets, seeds::SeedDisk};
 use crate::convert::{self, Malformed};
 
 /// How many blocks one message tells of: 64 MiB of the disk in 12 KiB.
 const BLOCKS_PER_MESSAGE: u64 = 1024;
+/// As much of a seed: all of it is read, from a disk that may be slow, before the message can be sent.
+const SEED_BLOCKS_PER_MESSAGE: u64 = 128;
 /// How many messages wait for the source: it is told what it will compare soon, not all of its disk.
 const WAITING_MESSAGES: usize = 2;
 /// How many sources compare at once; more wait. Each has a thread that reads.
 const AT_ONCE: usize = 8;
 
+type Answers = mpsc::Sender<Result<v1::BlockHashes, Status>>;
 pub(crate) type Hashes = ReceiverStream<Result<v1::BlockHashes, Status>>;
 
 /// Who may compare now.
@@ -43,7 +48,14 @@ struct Wanted {
     volume: VolumeIndex,
     first_block: u64,
     blocks: u64,
-    from: HashSource,
+    from: HashedFrom,
+}
+
+/// Of what it wants to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HashedFrom {
+    Point(HashSource),
+    Seed,
 }
 
 impl Comparing {
@@ -63,18 +75,18 @@ impl Comparing {
             .acquire_owned()
             .await
             .map_err(|_| Status::unavailable("this replicator is stopping"))?;
-        let reader = targets.reader().clone();
+        let targets = targets.clone();
         let (answers, stream) = mpsc::channel(WAITING_MESSAGES);
         thread::spawn(move || {
-            let opened = reader.open_point(wanted.chain, wanted.point);
-            let ended = match opened.map_err(|error| status(&error)) {
-                Ok(point) => tell(&point, &wanted, &answers, &turn),
-                Err(refused) => Err(refused),
+            let told = match wanted.from {
+                HashedFrom::Point(from) => tell_of_point(&targets, &wanted, from, &answers),
+                HashedFrom::Seed => tell_of_seed(&targets, &wanted, &answers),
             };
-            if let Err(refused) = ended {
+            if let Err(refused) = told {
                 // Nobody may be listening any more.
                 let _ = answers.blocking_send(Err(refused));
             }
+            drop(turn);
         });
         Ok(ReceiverStream::new(stream))
     }
@@ -89,8 +101,9 @@ fn wanted(request: &v1::CompareRequest) -> Result<Wanted, Malformed> {
         first_block: request.first_block,
         blocks: request.blocks,
         from: match request.hashed_from() {
-            v1::HashedFrom::Index => HashSource::Index,
-            v1::HashedFrom::Data => HashSource::Data,
+            v1::HashedFrom::Index => HashedFrom::Point(HashSource::Index),
+            v1::HashedFrom::Data => HashedFrom::Point(HashSource::Data),
+            v1::HashedFrom::Seed => HashedFrom::Seed,
             v1::HashedFrom::Unspecified => return Err(Malformed::Missing("hashed_from")),
         },
     })
@@ -108,23 +121,66 @@ fn check_epoch(targets: &Targets, wanted: &Wanted) -> Result<(), Status> {
     )))
 }
 
-/// Tells of block after block until the volume ends or nobody listens any more.
-fn tell(
-    point: &PointReader,
+fn tell_of_point(
+    targets: &Targets,
     wanted: &Wanted,
-    answers: &mpsc::Sender<Result<v1::BlockHashes, Status>>,
-    _turn: &OwnedSemaphorePermit,
+    from: HashSource,
+    answers: &Answers,
 ) -> Result<(), Status> {
+    let opened = targets.reader().open_point(wanted.chain, wanted.point);
+    let point: PointReader = opened.map_err(|error| status(&error))?;
     let volume = point.volumes().get(wanted.volume.as_usize());
-    let size = volume.map(|volume| volume.size);
-    let size = size.ok_or_else(|| Status::out_of_range(format!("there is no volume {}", wanted.volume)))?;
+    let size = volume
+        .map(|volume| volume.size)
+        .ok_or_else(|| no_volume(wanted))?;
+    tell((size, BLOCKS_PER_MESSAGE), wanted, answers, |first, count| {
+        let hashes = point.block_hashes(wanted.volume, first, count, from);
+        hashes.map_err(|error| status(&error))
+    })
+}
+
+fn tell_of_seed(targets: &Targets, wanted: &Wanted, answers: &Answers) -> Result<(), Status> {
+    let described = targets.reader().description(wanted.chain);
+    let volumes = described.map_err(|error: VaultError| failed(&error))?.volumes;
+    let volume = volumes.get(wanted.volume.as_usize());
+    let size = volume
+        .map(|volume| volume.size)
+        .ok_or_else(|| no_volume(wanted))?;
+    let seeds = targets.open_seeds(wanted.chain).map_err(|error| failed(&error))?;
+    let seed = seeds.of(wanted.volume).ok_or_else(|| {
+        Status::failed_precondition(format!("there is no seed of volume {} to be read", wanted.volume))
+    })?;
+    tell(
+        (size, SEED_BLOCKS_PER_MESSAGE),
+        wanted,
+        answers,
+        |first, count| Ok(seed_hashes(seed, size, first..first.saturating_add(count))),
+    )
+}
+
+fn seed_hashes(seed: &SeedDisk, size: ByteCount, blocks: Range<u64>) -> Vec<BlockHash> {
+    let block = |number: u64| {
+        let start = number.checked_mul(HASHED_BLOCK.0)?;
+        let length = HASHED_BLOCK.0.min(size.0.checked_sub(start)?);
+        Extent::new(ByteOffset(start), ByteCount(length))
+    };
+    blocks
+        .map(|number| block(number).map_or(BlockHash::Unreadable, |extent| seed.hash(extent)))
+        .collect()
+}
+
+/// Tells of block after block of a volume of this size, so many with a message, until it ends or nobody listens any more.
+fn tell(
+    (size, at_once): (ByteCount, u64),
+    wanted: &Wanted,
+    answers: &Answers,
+    mut hashes: impl FnMut(u64, u64) -> Result<Vec<BlockHash>, Status>,
+) -> Result<(), Status> {
     let end = wanted.first_block.saturating_add(wanted.blocks).min(blocks(size));
     let mut at = wanted.first_block;
     while at < end {
-        let count = BLOCKS_PER_MESSAGE.min(end - at);
-        let hashes = point
-            .block_hashes(wanted.volume, at, count, wanted.from)
-            .map_err(|error| status(&error))?;
+        let count = at_once.min(end - at);
+        let hashes = hashes(at, count)?;
         let message = v1::BlockHashes {
             first_block: at,
             hashes: hashes.into_iter().flat_map(BlockHash::to_bytes).collect(),
@@ -137,11 +193,19 @@ fn tell(
     Ok(())
 }
 
+fn no_volume(wanted: &Wanted) -> Status {
+    Status::out_of_range(format!("there is no volume {}", wanted.volume))
+}
+
 /// How many blocks a volume of this size has.
 fn blocks(size: ByteCount) -> u64 {
     size.0.div_ceil(HASHED_BLOCK.0)
 }
 
 fn status(error: &ReadError) -> Status {
+    failed(error)
+}
+
+fn failed(error: &dyn std::error::Error) -> Status {
     Status::failed_precondition(crate::source::chain(error))
 }

@@ -7,6 +7,7 @@ use farshore_vault::{
     VolumesRefused, WrongEpoch,
 };
 
+use super::TargetsError;
 use crate::convert::{Malformed, epoch_out};
 
 /// The words of a refusal; the stream ends after it.
@@ -95,6 +96,15 @@ impl From<VaultError> for Refusal {
             | VaultError::Randomness(_) => RefusalReason::Storage,
         };
         Self::new(reason, crate::source::chain(&error))
+    }
+}
+
+impl From<TargetsError> for Refusal {
+    fn from(error: TargetsError) -> Self {
+        match error {
+            TargetsError::Vault(error) => error.into(),
+            TargetsError::State(error) => Self::new(RefusalReason::Storage, crate::source::chain(&error)),
+        }
     }
 }
 

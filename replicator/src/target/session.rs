@@ -4,6 +4,7 @@
 //! or when enough has piled up, so that a busy stream shares one sync among many messages.
 
 mod incoming;
+mod seeded;
 
 use std::thread;
 
@@ -18,7 +19,7 @@ use tonic::Status;
 
 pub(crate) use incoming::{Incoming, SealWords};
 
-use super::{Targets, earliest_here, refusal::Refusal, seats::Seat};
+use super::{Targets, earliest_here, refusal::Refusal, seats::Seat, seeds::OpenSeeds};
 use crate::convert;
 
 /// How much may be written before it is synced although more is waiting.
@@ -48,6 +49,8 @@ struct Session {
     targets: Targets,
     start: SessionStart,
     writer: ChainWriter,
+    /// None once a point is sealed.
+    seeds: OpenSeeds,
     answers: Answers,
     unsynced: ByteCount,
 }
@@ -120,6 +123,7 @@ fn serve(
         targets: targets.clone(),
         start,
         writer,
+        seeds: targets.open_seeds(start.chain)?,
         answers: answers.clone(),
         unsynced: ByteCount(0),
     };
@@ -161,6 +165,7 @@ impl Session {
             .iter()
             .map(|volume| volume.size.0)
             .collect(),
+            seeds: self.seeds.told(),
         };
         answer(&self.answers, Body::Welcome(welcome))
     }
@@ -193,9 +198,17 @@ impl Session {
             }
             Incoming::Changes {
                 number,
-                frames,
+                changes,
                 watermarks,
             } => {
+                let frames = match seeded::with_bytes(changes, &self.seeds) {
+                    Ok(frames) => frames,
+                    Err(refusal) => {
+                        // What came before it need not travel again.
+                        self.acknowledge()?;
+                        return Err(Ending::Refused(refusal));
+                    }
+                };
                 self.writer
                     .append(self.start.epoch, number, &frames, &watermarks)?;
                 // A message counts even if it is empty or was held already: its acknowledgement is owed.
@@ -243,6 +256,9 @@ impl Session {
         let point = self.writer.seal(&request)?;
         self.unsynced = ByteCount(0);
         self.targets.sealed(self.start.chain, &point);
+        if point.cycle_kind == CycleKind::Base {
+            self.end_seeds();
+        }
         answer(
             &self.answers,
             Body::Sealed(v1::Sealed {
@@ -250,6 +266,16 @@ impl Session {
             }),
         )?;
         Ok(())
+    }
+
+    /// From the first point on there is no use for them.
+    fn end_seeds(&mut self) {
+        self.seeds = OpenSeeds::default();
+        if let Err(error) = self.targets.forget_seeds(self.start.chain) {
+            // They are not used any more, and a restart forgets them.
+            let error = crate::source::chain(&error);
+            tracing::warn!(chain = %self.start.chain, error, "the seeds of a chain are not forgotten");
+        }
     }
 
     fn acknowledge(&mut self) -> Result<(), Ending> {

@@ -7,6 +7,7 @@
 
 mod comparing;
 mod fencing;
+mod seeds;
 
 use std::time::Duration;
 

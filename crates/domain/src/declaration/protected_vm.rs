@@ -3,7 +3,13 @@
 use serde::Serialize;
 
 use super::{
-    cursor::Cursor, fields::Fields, machine::Machine, problems::Problems, source::Source, text::Name,
+    cursor::Cursor,
+    fields::Fields,
+    machine::Machine,
+    problems::Problems,
+    seed::{self, Seed},
+    source::Source,
+    text::Name,
 };
 
 /// Names of recovered VMs, and of what belongs to them, are made from a VM's name.
@@ -30,6 +36,9 @@ pub struct Target {
     /// The network of that site that it is plugged into after a failover; `None` is an isolated one of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<Name>,
+    /// Older copies of its disks there, which the first sync makes use of.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "seed::serialize")]
+    pub seed: Vec<Seed>,
 }
 
 impl ProtectedVm {
@@ -72,7 +81,7 @@ impl ProtectedVm {
         });
         let source_site = source.as_ref().map(|source| &source.site);
         let target = fields.required("target", problems, |target, problems| {
-            Target::read(target, source_site, problems)
+            Target::read(target, (source_site, machine.as_ref()), problems)
         });
         Some(Self {
             name: name?,
@@ -94,8 +103,13 @@ pub(super) fn check_name(at: &Cursor<'_>, name: &Name, problems: &mut Problems) 
 }
 
 impl Target {
-    fn read(target: &Cursor<'_>, source_site: Option<&Name>, problems: &mut Problems) -> Option<Self> {
-        let fields = Fields::open(target, &["site", "network"], problems)?;
+    /// `machine` is absent where it is wrong itself; its disks are then not compared with those named here.
+    fn read(
+        target: &Cursor<'_>,
+        (source_site, machine): (Option<&Name>, Option<&Machine>),
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let fields = Fields::open(target, &["site", "network", "seed"], problems)?;
         let site = fields.required("site", problems, |site, problems| {
             let read: Name = site.parsed(problems)?;
             if Some(&read) == source_site {
@@ -107,9 +121,13 @@ impl Target {
             Some(read)
         });
         let network = fields.optional("network", problems, Cursor::parsed);
+        let seed = fields.optional("seed", problems, |seed, problems| {
+            seed::read(seed, machine?, problems)
+        });
         Some(Self {
             site: site?,
             network: network?,
+            seed: seed?.unwrap_or_default(),
         })
     }
 }

@@ -56,6 +56,31 @@ fn a_resumed_cycle_ends_with_the_digest_of_an_uninterrupted_one() {
     assert_eq!(resumed.messages(), whole.messages());
 }
 
+#[test]
+fn what_the_target_takes_from_a_seed_is_kept_and_counted_like_what_travels() {
+    let mut seeded = outbound();
+    let mut sent = outbound();
+    while sent.has_room() {
+        assert!(seeded.has_room());
+        sent.push(vec![frame(1)], Vec::new());
+        seeded.push(vec![Change::Seeded(frame(1))], Vec::new());
+    }
+    assert!(!seeded.has_room());
+    assert_eq!(seeded.changes(), sent.changes());
+}
+
+#[test]
+fn after_a_seed_differed_only_what_is_not_durable_travels_after_all() {
+    let mut cycle = outbound();
+    cycle.push(vec![Change::Seeded(frame(1))], Vec::new());
+    cycle.push(vec![Change::Sent(frame(2)), Change::Seeded(frame(3))], Vec::new());
+    cycle.acknowledge(1).unwrap();
+    assert_eq!(cycle.send_what_was_seeded(), [frame(3)]);
+    let again = cycle.send_again(1).unwrap();
+    assert_eq!(again[0].changes, [Change::Sent(frame(2)), Change::Sent(frame(3))]);
+    assert_eq!(cycle.send_what_was_seeded(), []);
+}
+
 proptest! {
     /// Whatever is lost by cuts, the target ends with each message once, in order.
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use farshore_blocks::{ChangeHasher, Digest, Frame, Sequence, point_digest};
-use farshore_transfer::{HeldCycle, Message, PointHead, Received, TargetHead, admit};
+use farshore_transfer::{Change, HeldCycle, Message, PointHead, Received, TargetHead, admit};
 
 use super::{
     chance::Chance,
@@ -195,7 +195,8 @@ impl Target {
             .last()
             .map(|(_, disk)| disk.clone())
             .unwrap_or_default();
-        for frame in open.messages.iter().flat_map(|message| &message.frames) {
+        let held = open.messages.iter().flat_map(|message| &message.changes);
+        for frame in held.map(Change::frame) {
             let extent = frame.extent();
             hasher.update(
                 frame.volume(),

@@ -3,16 +3,43 @@
 use farshore_proto::v1::{self, command, command_result::Outcome};
 
 use super::{Achieved, Place, SHORT, Trouble, unexpected};
-use crate::jobs::Engine;
+use crate::{jobs::Engine, records::VmRecord};
 
 impl Engine {
     pub(super) async fn remove_mobility(&self, place: Place<'_>) -> Result<Achieved, Trouble> {
         self.remove_source(place, "remove-source").await?;
         let vm = self.vm(place.job)?;
+        let about_seeds = self.forget_seeds(place, &vm).await?;
         Ok(Achieved::nothing_to_keep(format!(
-            "the chain {} stays in the vault",
+            "the chain {} stays in the vault{about_seeds}",
             vm.chain
         )))
+    }
+
+    /// Has the target forget the older copies of a chain that never got a point. A target that is away holds nothing up: what it
+    /// keeps of them is a note that nobody uses any more.
+    async fn forget_seeds(&self, place: Place<'_>, vm: &VmRecord) -> Result<&'static str, Trouble> {
+        let declared = self.declared(place.job)?;
+        if declared.target().seed.is_empty() || vm.tenure.is_none() {
+            return Ok("");
+        }
+        let body = command::Body::ForgetSeeds(v1::ForgetSeeds {
+            chain: vm.chain.as_bytes().to_vec().into(),
+        });
+        let site = declared.target().site.as_str();
+        match self.command(place, "forget-seeds", site, body, SHORT).await {
+            Ok(Outcome::SeedsForgotten(_)) => Ok(""),
+            Ok(other) => Err(unexpected(&other)),
+            Err(Trouble::TryAgain { reason, .. } | Trouble::GiveUp { reason, .. }) => {
+                tracing::warn!(
+                    vm = vm.name,
+                    reason,
+                    "the target does not forget the seeds of a VM"
+                );
+                Ok("; the target still has a note of its seeds")
+            }
+            Err(error @ Trouble::Store(_)) => Err(error),
+        }
     }
 
     /// Has the source forget its assignment; one that it does not have counts as forgotten.

@@ -79,6 +79,7 @@ impl Engine {
             machine: Some(machine::to_wire(declared)),
             volumes: volumes.to_vec(),
             bridge: self.bridge(declared)?.unwrap_or_default(),
+            seeds: machine::seeds(declared),
         });
         let site = declared.target().site.as_str();
         let outcome = self.command(place, "check-target", site, body, SHORT).await?;
@@ -127,6 +128,7 @@ impl Engine {
             vm: vm.name.clone(),
             volumes: machine::volumes_to_wire(&vm.volumes),
             holder: vm.holder.as_bytes().to_vec().into(),
+            seeds: machine::seeds(declared),
         });
         let site = declared.target().site.as_str();
         let outcome = self.command(place, "prepare-target", site, body, SHORT).await?;

@@ -30,7 +30,7 @@ impl Delivery<'_> {
         let deadline = Instant::now() + PATIENCE;
         let mut pauses = Pauses::between(SHORTEST_PAUSE, LONGEST_PAUSE);
         loop {
-            error = match final_refusal(error) {
+            error = match final_refusal(self.take_reason(error).await) {
                 Ok(fatal) => return Err(fatal),
                 Err(cut) => cut,
             };
@@ -100,7 +100,7 @@ fn final_refusal(error: LinkError) -> Result<DeliveryError, LinkError> {
             message,
         } => Ok(DeliveryError::Fenced(message)),
         LinkError::Refused {
-            reason: v1::RefusalReason::Busy,
+            reason: v1::RefusalReason::Busy | v1::RefusalReason::SeedDiffers,
             ..
         } => Err(error),
         LinkError::Refused { reason, message } => Ok(DeliveryError::Lost(format!(

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use farshore_blocks::{ByteCount, Frame};
+use farshore_blocks::ByteCount;
 use farshore_proto::v1::{self, source_message::Body, target_message};
 use farshore_provider::Capture;
-use farshore_transfer::Message;
+use farshore_transfer::{Change, Message, Watermark};
 use futures_util::FutureExt;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -15,7 +15,7 @@ use crate::{
     source::{
         comparison::Comparison,
         link::{self, LinkError},
-        reading::{READY_MESSAGES, Readiness, Reading, Ready},
+        reading::{READY_MESSAGES, Readiness, Reading},
         worklist::Worklist,
     },
 };
@@ -90,7 +90,7 @@ impl Delivery<'_> {
             let message = message?;
             let done = message.done;
             if !message.is_empty() {
-                self.push(message, waited).await?;
+                self.push((message.frames, message.watermarks), waited).await?;
             }
             progress(done);
         }
@@ -98,14 +98,19 @@ impl Delivery<'_> {
     }
 
     /// Sends one message, which was waited for so long, as fast as the limits allow.
-    async fn push(&mut self, ready: Ready, waited: Duration) -> Result<(), DeliveryError> {
+    pub(super) async fn push<C: Into<Change>>(
+        &mut self,
+        (changes, watermarks): (Vec<C>, Vec<Watermark>),
+        waited: Duration,
+    ) -> Result<(), DeliveryError> {
         let began = Instant::now();
-        let (raw, payload) = bytes_of(&ready.frames);
+        let changes: Vec<Change> = changes.into_iter().map(C::into).collect();
+        let (raw, payload) = bytes_of(&changes);
         self.lane.pace.take(payload).await;
         if let Some(shared) = &self.lane.link_pace {
             shared.take(payload).await;
         }
-        let message = self.outbound.push(ready.frames, ready.watermarks);
+        let message = self.outbound.push(changes, watermarks);
         self.count(&message);
         match self.send_one(message).await {
             Ok(()) => self.lane.tuning.shipped(raw, (waited, began.elapsed())),
@@ -117,7 +122,7 @@ impl Delivery<'_> {
     }
 
     /// Waits until all that was sent is durable at the target.
-    async fn drain(&mut self) -> Result<(), DeliveryError> {
+    pub(super) async fn drain(&mut self) -> Result<(), DeliveryError> {
         let mut began = Instant::now();
         while !self.outbound.is_drained() {
             if let Err(error) = self.take_acknowledgement().await {
@@ -142,11 +147,11 @@ impl Delivery<'_> {
     }
 
     pub(super) async fn send_message(&mut self, message: Message) -> Result<(), LinkError> {
-        self.lane.metrics.sent(bytes_of(&message.frames).1);
+        self.lane.metrics.sent(bytes_of(&message.changes).1);
         let changes = v1::Changes {
             cycle: self.outbound.cycle(),
             message: message.number,
-            frames: message.frames.iter().map(convert::frame_out).collect(),
+            frames: message.changes.iter().map(convert::frame_of_change).collect(),
             watermarks: message
                 .watermarks
                 .into_iter()
@@ -185,20 +190,22 @@ impl Delivery<'_> {
     }
 
     fn count(&self, message: &Message) {
-        for frame in &message.frames {
-            self.lane.metrics.replicated(
-                &self.lane.assignment.machine.vm,
-                frame.encoding(),
-                frame.raw_length(),
-            );
+        for change in &message.changes {
+            self.lane
+                .metrics
+                .shipped(&self.lane.assignment.machine.vm, change);
         }
     }
 }
 
-/// How many bytes of the disks frames stand for, and how many of payload they take.
-fn bytes_of(frames: &[Frame]) -> (ByteCount, ByteCount) {
-    let raw = frames.iter().map(|frame| frame.raw_length().0);
-    let payload = frames.iter().map(|frame| frame.payload().len()).sum::<usize>();
+/// How many bytes of the disks these changes carry, and how many of payload they take. What the target takes from a seed is not
+/// carried: the link would be taken for as much wider.
+fn bytes_of(changes: &[Change]) -> (ByteCount, ByteCount) {
+    let raw = changes.iter().map(|change| match change {
+        Change::Sent(frame) => frame.raw_length().0,
+        Change::Seeded(_) => 0,
+    });
+    let payload = changes.iter().map(Change::payload_bytes).sum::<usize>();
     (
         ByteCount(raw.fold(0, u64::saturating_add)),
         ByteCount(u64::try_from(payload).unwrap_or(u64::MAX)),

@@ -71,9 +71,11 @@ impl<S: Source> Engine<S> {
         starts: &[Watermark],
     ) -> Result<(), SessionError> {
         let next = base.map_or(Sequence(0), |point| point.sequence).next();
-        let purpose = match base {
-            None => Purpose::BaseScan,
-            Some(_) => Purpose::ResyncScan,
+        let seed = delivery.seed()?;
+        let purpose = match (base, &seed) {
+            (None, None) => Purpose::BaseScan,
+            (None, Some(_)) => Purpose::SeedScan,
+            (Some(_), _) => Purpose::ResyncScan,
         };
         let capture = self.source.begin(CaptureKind::Scan, next).await?;
         if let Err(error) = delivery.tell_volumes(capture.volumes()).await {
@@ -88,9 +90,12 @@ impl<S: Source> Engine<S> {
             state.sync_done = already;
         });
         let progress = self.progress(Instant::now(), already);
-        let shipped = match base {
-            None => delivery.ship(&capture, &mut work, progress).await,
-            Some(base) => match Comparison::with(&self.assignment, base.sequence, Proof::Noted) {
+        let shipped = match (base, seed) {
+            (None, None) => delivery.ship(&capture, &mut work, progress).await,
+            (None, Some(mut seed)) => {
+                Box::pin(delivery.ship_seeded((&capture, &mut seed), &mut work, progress)).await
+            }
+            (Some(base), _) => match Comparison::with(&self.assignment, base.sequence, Proof::Noted) {
                 Ok(base) => {
                     let mut base = base.of_volumes(delivery.chain_volumes().sealed_places());
                     delivery

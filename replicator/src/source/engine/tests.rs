@@ -3,6 +3,7 @@
 mod changing_disks;
 mod lying_target;
 mod memory_vm;
+mod seeds;
 mod wire_cutter;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -130,8 +131,8 @@ fn assignment(endpoint: &str, epoch: Epoch) -> Assignment {
 }
 
 struct Running {
-    state: watch::Receiver<SourceState>,
     metrics: Metrics,
+    state: watch::Receiver<SourceState>,
     stop: CancellationToken,
     task: JoinHandle<(Ended, MemorySource)>,
 }
@@ -159,8 +160,8 @@ impl Running {
             scan_acknowledged: None,
         };
         Self {
-            state,
             metrics,
+            state,
             stop,
             task: tokio::spawn(engine.run()),
         }

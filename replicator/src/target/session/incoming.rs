@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use farshore_blocks::{
-    ByteCount, ByteOffset, ChangeDigest, Digest, Frame, Sequence, VolumeIndex, clock::WallTime,
-};
+use farshore_blocks::{ByteCount, ByteOffset, ChangeDigest, Digest, Sequence, VolumeIndex, clock::WallTime};
 use farshore_proto::v1;
 use farshore_vault::{BasePoint, CycleKind, PointKind, VolumeDescription};
 
+use super::seeded::{self, Arrived};
 use crate::convert::{self, Malformed};
 
 /// How many bytes a machine specification may have: it is a page of JSON.
@@ -29,7 +28,7 @@ pub(crate) enum Incoming {
     },
     Changes {
         number: u64,
-        frames: Vec<Frame>,
+        changes: Vec<Arrived>,
         watermarks: Vec<(VolumeIndex, ByteOffset)>,
     },
     Seal(Box<SealWords>),
@@ -97,11 +96,6 @@ impl Incoming {
                 ),
             });
         }
-        let frames = changes
-            .frames
-            .into_iter()
-            .map(convert::frame_in)
-            .collect::<Result<_, _>>()?;
         let watermarks = changes
             .watermarks
             .iter()
@@ -109,7 +103,7 @@ impl Incoming {
             .collect();
         Ok(Self::Changes {
             number: changes.message,
-            frames,
+            changes: seeded::arrived(changes.frames)?,
             watermarks,
         })
     }

@@ -18,7 +18,7 @@ async fn site_with_a_point() -> Site {
     site
 }
 
-fn question(site: &Site) -> v1::CompareRequest {
+pub(super) fn question(site: &Site) -> v1::CompareRequest {
     v1::CompareRequest {
         chain: CHAIN.as_bytes().to_vec().into(),
         epoch: Some(convert::epoch_out(site.epoch)),
@@ -30,7 +30,7 @@ fn question(site: &Site) -> v1::CompareRequest {
     }
 }
 
-async fn ask(site: &Site, request: v1::CompareRequest) -> Result<Vec<BlockHash>, Status> {
+pub(super) async fn ask(site: &Site, request: v1::CompareRequest) -> Result<Vec<BlockHash>, Status> {
     let mut client = ReplicationClient::connect(site.endpoint.clone()).await.unwrap();
     let mut incoming = client.compare(request).await?.into_inner();
     let mut hashes = Vec::new();

@@ -71,6 +71,7 @@ fn answer(lie: Lie, body: Body) -> Option<target_message::Body> {
         target_message::Body::Welcome(v1::Welcome {
             volumes: Vec::new(),
             newest_sizes: Vec::new(),
+            seeds: Vec::new(),
             protocol_version: if lie == Lie::Version { 9 } else { 1 },
             vault_incarnation: vec![1; if lie == Lie::Incarnation { 8 } else { 16 }].into(),
             newest: None,

@@ -2,8 +2,18 @@
 
 use std::{fs, os::unix::fs::FileExt, path::PathBuf};
 
+use farshore_provider::{Capture, CaptureKind};
+use farshore_transfer::Change;
+
 use super::*;
-use crate::target::ChainSeeds;
+use crate::{
+    source::{
+        seeding::Seed,
+        tuning::Tuning,
+        worklist::{Purpose, Worklist},
+    },
+    target::ChainSeeds,
+};
 
 const BLOCK: usize = 65536;
 
@@ -234,4 +244,30 @@ async fn a_target_and_a_source_that_restart_go_on_with_the_seed() {
     );
     assert_every_point_is_true(&target, &vm);
     target.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_that_keeps_changing_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let vm = filled();
+    let seeded = Seeded::start(directory.path(), &vm.disks()).await;
+    let assignment = assignment(&seeded.target.endpoint, seeded.epoch);
+    let link = Link::open(&assignment).await.unwrap();
+    let mut seed = Seed::named_by(&link.welcome, &assignment).unwrap().unwrap();
+    let mut source = MemorySource::new(Arc::clone(&vm));
+    source.begin_scan(Sequence(1)).await.unwrap();
+    let capture = source.begin(CaptureKind::Scan, Sequence(1)).await.unwrap();
+    let batch = Worklist::new(Purpose::SeedScan, capture.volumes(), &[]).next_batch();
+    let batch = batch.unwrap();
+    let (packers, tuning) = (Packers::new(), Tuning::new(Duration::from_millis(1)));
+    for given_up in [false, true] {
+        let read = seed.read("vm", (&capture, &batch), (&packers, &tuning)).await;
+        for change in read.unwrap() {
+            assert_eq!(matches!(change, Change::Sent(_)), given_up);
+        }
+        for _ in 0..8 {
+            seed.has_changed("vm");
+        }
+    }
+    seeded.target.stop().await;
 }

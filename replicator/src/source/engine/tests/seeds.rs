@@ -271,3 +271,22 @@ async fn a_seed_that_keeps_changing_is_given_up() {
     }
     seeded.target.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_disks_grew_by_since_their_target_was_prepared_is_taken_from_the_seed_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let vm = MemoryVm::new(DISK_BYTES);
+    for disk in 0..2 {
+        vm.grow(disk, 100);
+    }
+    vm.fill();
+    let seeded = Seeded::start(directory.path(), &vm.disks()).await;
+    let mut running = Running::start(&vm, assignment(&seeded.target.endpoint, seeded.epoch));
+    let metrics = running.metrics.clone();
+    running.point(1).await;
+    running.stop().await;
+    assert_eq!(shipped(&metrics, "seed"), 2 * (DISK_BYTES + 100 * 4096) as u64);
+    assert_eq!(carried(&metrics), 0);
+    assert_every_point_is_true(&seeded.target, &vm);
+    seeded.target.stop().await;
+}

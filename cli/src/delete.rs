@@ -19,7 +19,10 @@ pub(crate) enum DeletableKind {
     /// A replication policy that no VM refers to
     #[value(aliases = ["policies", "replicationpolicy"])]
     Policy,
-    /// A protected VM
+    /// A consistency group; its members stay protected, each by itself
+    #[value(aliases = ["groups", "consistencygroup"])]
+    Group,
+    /// A protected VM that is in no group
     #[value(aliases = ["vms", "protectedvm"])]
     Vm,
 }
@@ -30,6 +33,7 @@ impl DeletableKind {
             Self::Site => "Site",
             Self::Policy => "ReplicationPolicy",
             Self::Vm => "ProtectedVm",
+            Self::Group => "ConsistencyGroup",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `describe`: everything about one VM, policy, job or test failover, for reading.
+//! `describe`: everything about one VM, policy, group, job or test failover, for reading.
 
 use clap::{Args, ValueEnum};
 use farshore_proto::v1::GetJobRequest;
@@ -12,6 +12,7 @@ use crate::{
     view::{JobView, Listed, TestFailoverView, VmView},
 };
 
+mod group_page;
 mod job_page;
 mod policy_page;
 mod test_page;
@@ -26,6 +27,9 @@ pub(crate) enum DescribedKind {
     /// A replication policy
     #[value(aliases = ["policies", "replicationpolicy"])]
     Policy,
+    /// A consistency group
+    #[value(aliases = ["groups", "consistencygroup"])]
+    Group,
     /// A job
     #[value(alias = "jobs")]
     Job,
@@ -61,6 +65,11 @@ pub(crate) async fn run(server: &ServerOptions, arguments: DescribeArguments) ->
             let found = lists::policies(&client, Some(name)).await?;
             let mut all = found.iter();
             all.try_for_each(|policy| give(policy, arguments.output, policy_page::page))
+        }
+        DescribedKind::Group => {
+            let found = lists::groups(&client, Some(name)).await?;
+            let mut all = found.iter();
+            all.try_for_each(|group| give(group, arguments.output, group_page::page))
         }
         DescribedKind::Job => {
             let request = client.request(GetJobRequest { id: name.to_owned() });

@@ -33,6 +33,9 @@ pub(crate) enum Kind {
     /// Protected VMs
     #[value(aliases = ["vm", "protectedvms"])]
     Vms,
+    /// Consistency groups
+    #[value(aliases = ["group", "consistencygroups"])]
+    Groups,
     /// Durable work
     #[value(alias = "job")]
     Jobs,
@@ -89,6 +92,7 @@ async fn answer(client: &Client, arguments: &GetArguments, name: Option<&str>) -
         Kind::Replicators => give(arguments, one, || lists::replicators(client, name)).await,
         Kind::Policies => give(arguments, one, || lists::policies(client, name)).await,
         Kind::Vms => give(arguments, one, || lists::vms(client, name)).await,
+        Kind::Groups => give(arguments, one, || lists::groups(client, name)).await,
         Kind::Jobs => give(arguments, one, || lists::jobs(client, name)).await,
         Kind::Points => {
             give(arguments, false, || {

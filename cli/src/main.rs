@@ -94,6 +94,12 @@ enum Verb {
         /// The guest agent's channel, and the limit in milliseconds
         arguments: Vec<OsString>,
     },
+    /// What lets a stopped guest go on, whatever becomes of who stopped it
+    #[command(hide = true)]
+    WatchStop {
+        /// The second monitor, a bitmap that the VM must have, and the mark of a guest that stands still
+        arguments: Vec<OsString>,
+    },
     /// One HTTP exchange of the demo, from inside a network namespace
     #[command(hide = true)]
     DemoExchange(demo::ExchangeArguments),
@@ -134,6 +140,11 @@ fn run(command_line: CommandLine) -> Result<(), CliError> {
             Err(CliError::Part(anyhow::anyhow!("the guest's workload cannot run")))
         }
         Verb::DemoExchange(arguments) => demo::exchange(&arguments),
+        Verb::WatchStop { arguments } => {
+            // As below.
+            let _ = farshore_provider_qemu::watchdog_main(arguments);
+            Ok(())
+        }
         Verb::HoldFreeze { arguments } => {
             // What came of it is what it has said, and whoever started it reads that.
             let _ = farshore_provider_qemu::freezer_main(arguments);

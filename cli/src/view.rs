@@ -6,6 +6,7 @@
 mod applied;
 mod cycle;
 mod event;
+mod group;
 mod job;
 mod machine;
 mod point;
@@ -27,6 +28,7 @@ use serde::Serialize;
 pub(crate) use applied::AppliedView;
 pub(crate) use cycle::{AuditView, CycleTimesView};
 pub(crate) use event::EventView;
+pub(crate) use group::GroupView;
 pub(crate) use job::{JobView, StepView};
 pub(crate) use machine::MachineView;
 pub(crate) use point::PointView;

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod configuration;
 pub mod control;
 pub mod fleet;
+pub mod groups;
 pub mod http;
 pub mod jobs;
 pub mod machine;

@@ -212,7 +212,9 @@ impl<'a> Work<'a> {
         let found = self.get::<Declaration>(&declared_name(Kind::ProtectedVm, name))?;
         Ok(found.and_then(|declaration| match declaration {
             Declaration::ProtectedVm(vm) => Some(vm),
-            Declaration::Site(_) | Declaration::ReplicationPolicy(_) => None,
+            Declaration::Site(_) | Declaration::ReplicationPolicy(_) | Declaration::ConsistencyGroup(_) => {
+                None
+            }
         }))
     }
 
@@ -297,7 +299,9 @@ pub fn declared_site(store: &dyn Store, name: &Name) -> Result<Option<Site>, Sto
     let found = read::<Declaration>(store, &declared_name(Kind::Site, name.as_str()))?;
     Ok(found.and_then(|declaration| match declaration {
         Declaration::Site(site) => Some(site),
-        Declaration::ReplicationPolicy(_) | Declaration::ProtectedVm(_) => None,
+        Declaration::ReplicationPolicy(_)
+        | Declaration::ProtectedVm(_)
+        | Declaration::ConsistencyGroup(_) => None,
     }))
 }
 
@@ -309,7 +313,7 @@ pub fn declared_policy(store: &dyn Store, name: &Name) -> Result<Option<Replicat
     let found = read::<Declaration>(store, &declared_name(Kind::ReplicationPolicy, name.as_str()))?;
     Ok(found.and_then(|declaration| match declaration {
         Declaration::ReplicationPolicy(policy) => Some(policy),
-        Declaration::Site(_) | Declaration::ProtectedVm(_) => None,
+        Declaration::Site(_) | Declaration::ProtectedVm(_) | Declaration::ConsistencyGroup(_) => None,
     }))
 }
 

@@ -72,6 +72,8 @@ pub(crate) struct Assignment {
     /// The socket of the guest agent's channel.
     #[serde(default)]
     pub(crate) guest_agent: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) membership: Option<Membership>,
     pub(crate) volumes: Vec<AssignedVolume>,
 }
 
@@ -99,6 +101,26 @@ impl Assignment {
             app_consistency: policy.app_consistency,
             ..self
         }
+    }
+}
+
+/// A source's place in a consistency group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Membership {
+    pub(crate) group: String,
+    /// The names of all its VMs.
+    pub(crate) members: Vec<String>,
+    /// How long a guest may be stopped for an instant.
+    pub(crate) hold_limit: Duration,
+    /// The socket of the VM's second monitor.
+    pub(crate) watchdog_monitor: Option<PathBuf>,
+}
+
+impl Membership {
+    /// Whether there is anybody to take an instant with.
+    pub(crate) fn has_others(&self) -> bool {
+        self.members.len() > 1
     }
 }
 

@@ -1,6 +1,6 @@
 //! The strict edge between the wire and our own words: what came is checked here, once.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use farshore_blocks::{
     ByteCount, ByteOffset, ChainId, ChangeDigest, Digest, Encoding, Epoch, Frame, FrameError, HolderNonce,
@@ -14,7 +14,7 @@ use farshore_transfer::{Change, PointHead, Watermark};
 use farshore_vault::{Pin, RetentionPolicy};
 
 use crate::{
-    assignment::{AppConsistency, SourcePolicy},
+    assignment::{AppConsistency, Membership, SourcePolicy},
     source::{LimitedHours, LinkLimit},
 };
 
@@ -143,6 +143,30 @@ fn link_limit_in(limit: v1::LinkLimit) -> Result<LinkLimit, Malformed> {
         bandwidth: rate(limit.bytes_per_second),
         hours: hours.collect::<Result<_, _>>()?,
     })
+}
+
+pub(crate) fn membership_out(membership: &Membership) -> v1::Membership {
+    let watchdog = membership.watchdog_monitor.as_ref();
+    v1::Membership {
+        group: membership.group.clone(),
+        members: membership.members.clone(),
+        hold_limit: Some(duration_out(membership.hold_limit)),
+        watchdog_monitor: watchdog.map_or_else(String::new, |path| path.display().to_string()),
+    }
+}
+
+pub(crate) fn membership_in(membership: v1::Membership) -> Result<Membership, Malformed> {
+    Ok(Membership {
+        group: membership.group,
+        members: membership.members,
+        hold_limit: duration_in(membership.hold_limit.as_ref(), "membership.hold_limit")?,
+        watchdog_monitor: path_in(membership.watchdog_monitor),
+    })
+}
+
+/// Empty is none.
+pub(crate) fn path_in(path: String) -> Option<PathBuf> {
+    Some(path).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn app_consistency_in(policy: &v1::Replicate) -> Result<Option<AppConsistency>, Malformed> {

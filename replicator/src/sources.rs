@@ -11,7 +11,7 @@ use std::{
 
 use farshore_blocks::{ByteCount, ChainId};
 use farshore_provider::{Check, CheckOutcome, MachineSpecification, Source, SourceError};
-use farshore_provider_qemu::GuestAgentConfig;
+use farshore_provider_qemu::{GuestAgentConfig, WatchdogConfig};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
@@ -19,19 +19,21 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assignment::{self, Assignment, AssignmentFiles, SourcePlace, SourcePolicy, Standing},
+    assignment::{self, Assignment, AssignmentFiles, Membership, SourcePlace, SourcePolicy, Standing},
     chain_files::ChainFileError,
     configuration::{Plaintext, is_loopback},
     metrics::Metrics,
     source::{
-        ApplicationPoints, Audit, AuditFiles, Ended, Engine, LinkPaces, Packers, PlacedSource, SourcePhase,
-        SourceState,
+        ApplicationPoints, Audit, AuditFiles, Ended, Engine, GroupState, Groups, LinkPaces, Packers,
+        PlacedSource, SourcePhase, SourceState,
     },
 };
-use any::AnySource;
+use any::{AnySource, Beside};
 
 /// The verb of the `farshore` binary that holds a guest frozen.
 pub(crate) const FREEZER_VERB: &str = "hold-freeze";
+/// The verb that watches over a stopped guest.
+pub(crate) const WATCHDOG_VERB: &str = "watch-stop";
 
 /// All sources of this replicator; cheap to clone.
 #[derive(Clone)]
@@ -45,6 +47,7 @@ pub(crate) struct Sources {
     metrics: Metrics,
     packers: Packers,
     links: LinkPaces,
+    groups: Groups,
     /// One change at a time: an engine is ended before its successor begins.
     seats: Arc<Mutex<BTreeMap<ChainId, Seat>>>,
 }
@@ -109,6 +112,7 @@ impl Sources {
             metrics,
             packers: Packers::new(),
             links: LinkPaces::default(),
+            groups: Groups::default(),
             seats: Arc::new(Mutex::new(BTreeMap::new())),
         };
         let mut seats = sources.seats.lock().await;
@@ -120,8 +124,20 @@ impl Sources {
     }
 
     /// Looks at a VM that may become protected.
-    pub(crate) async fn examine(&self, machine: &MachineSpecification, place: &SourcePlace) -> Examined {
-        let mut source = self.source(machine, place, None);
+    pub(crate) async fn examine(
+        &self,
+        machine: &MachineSpecification,
+        place: &SourcePlace,
+        watchdog_monitor: Option<PathBuf>,
+    ) -> Examined {
+        let mut source = self.source(
+            machine,
+            place,
+            Beside {
+                guest_agent: None,
+                watchdog: self.watchdog(watchdog_monitor),
+            },
+        );
         let checks = source.checks().await;
         let failed = checks.iter().any(|check| check.outcome == CheckOutcome::Failed);
         let sizes = if failed { None } else { source.sizes().await.ok() };
@@ -140,7 +156,11 @@ impl Sources {
         {
             return Ok(());
         }
-        let examined = self.examine(&assignment.machine, &assignment.place).await;
+        let membership = assignment.membership.as_ref();
+        let watchdog = membership.and_then(|membership| membership.watchdog_monitor.clone());
+        let examined = self
+            .examine(&assignment.machine, &assignment.place, watchdog)
+            .await;
         let failed: Vec<_> = examined
             .checks
             .iter()
@@ -185,25 +205,40 @@ impl Sources {
         Ok(())
     }
 
-    /// Lets a source go on by another policy, from its next cycle on. The engine is ended and begins anew: a cycle that is under
+    /// Lets a source go on by another policy, or with another group, from its next cycle on. The engine is ended and begins anew: a cycle that is under
     /// way is settled as by any restart.
-    pub(crate) async fn set_policy(&self, chain: ChainId, policy: SourcePolicy) -> Result<(), SourcesError> {
+    pub(crate) async fn set_policy(
+        &self,
+        chain: ChainId,
+        policy: SourcePolicy,
+        membership: Option<Membership>,
+    ) -> Result<(), SourcesError> {
         let mut seats = self.seats.lock().await;
         let seat = seats.get_mut(&chain).ok_or(SourcesError::NotAssigned(chain))?;
-        if seat.assignment.policy() == policy {
+        if seat.assignment.policy() == policy && seat.assignment.membership == membership {
             return Ok(());
         }
-        let changed = seat.assignment.clone().by(policy);
+        let other_group = seat.assignment.membership != membership;
+        let changed = Assignment {
+            membership,
+            ..seat.assignment.clone().by(policy)
+        };
         self.store.keep(chain, &changed)?;
         let before = std::mem::replace(&mut seat.assignment, changed);
         if let Some(limit) = &seat.assignment.link {
             self.links.by(limit);
         }
-        if seat.running.is_none() || differ_in_their_links_limit(&before, &seat.assignment) {
+        let goes_on = !other_group && differ_in_their_links_limit(&before, &seat.assignment);
+        if seat.running.is_none() || goes_on {
             return Ok(());
         }
         if let Err(error) = self.end(seat).await {
             tracing::warn!(%error, "an engine did not end cleanly and begins anew");
+        }
+        if other_group {
+            // What became of instants with another group is no news of this one.
+            seat.state
+                .send_modify(|state| state.group = GroupState::default());
         }
         self.begin_anew(seat)
     }
@@ -290,6 +325,8 @@ impl Sources {
     fn start(&self, seat: &mut Seat) {
         let stop = CancellationToken::new();
         let assignment = seat.assignment.clone();
+        let membership = assignment.membership.as_ref().filter(|group| group.has_others());
+        let place = membership.map(|membership| self.groups.place(membership, &assignment.machine.vm));
         let engine = Engine {
             source: PlacedSource::new(self.source_of(&assignment)),
             assignment: assignment.clone(),
@@ -300,6 +337,7 @@ impl Sources {
             stop: stop.clone(),
             audit: Audit::going_on(assignment.audit_rate, &self.audits, assignment.chain),
             application_points: ApplicationPoints::new(assignment.app_consistency),
+            place,
             replica: None,
             scan_acknowledged: None,
         };
@@ -342,16 +380,25 @@ impl Sources {
             leading_arguments: vec![FREEZER_VERB.into()],
             limit: wanted.freeze_limit,
         });
-        self.source(&assignment.machine, &assignment.place, agent)
+        let membership = assignment.membership.as_ref();
+        let monitor = membership.and_then(|membership| membership.watchdog_monitor.clone());
+        let beside = Beside {
+            guest_agent: agent,
+            watchdog: self.watchdog(monitor),
+        };
+        self.source(&assignment.machine, &assignment.place, beside)
     }
 
-    fn source(
-        &self,
-        machine: &MachineSpecification,
-        place: &SourcePlace,
-        agent: Option<GuestAgentConfig>,
-    ) -> AnySource {
-        AnySource::at(place, machine, &self.scratch.join(&machine.vm), agent)
+    fn watchdog(&self, monitor: Option<PathBuf>) -> Option<WatchdogConfig> {
+        monitor.map(|monitor| WatchdogConfig {
+            monitor,
+            program: self.executable.clone(),
+            leading_arguments: vec![WATCHDOG_VERB.into()],
+        })
+    }
+
+    fn source(&self, machine: &MachineSpecification, place: &SourcePlace, beside: Beside) -> AnySource {
+        AnySource::at(place, machine, &self.scratch.join(&machine.vm), beside)
     }
 }
 

@@ -125,6 +125,7 @@ impl TwoSites {
             }),
             volumes,
             guest_agent: String::new(),
+            membership: None,
             disk_paths: Vec::new(),
         };
         self.conductor.order(SOURCE, Body::InstallSource(install)).await?;
@@ -170,6 +171,7 @@ impl TwoSites {
         let check = v1::CheckSource {
             machine: Some(vm.machine.clone()),
             monitor: vm.monitor.display().to_string(),
+            watchdog_monitor: String::new(),
             disk_paths: Vec::new(),
         };
         let checked = self.conductor.order(SOURCE, Body::CheckSource(check)).await?;

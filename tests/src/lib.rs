@@ -17,6 +17,7 @@ pub mod guests;
 pub mod lab;
 pub mod monitor_proxy;
 pub mod namespace;
+pub mod relay;
 pub mod replica;
 pub mod silence;
 pub mod spare_monitor;

@@ -42,6 +42,7 @@ fn facts(vm: &VmView) -> String {
         ("Health", vm.health.clone()),
         ("Sites", format!("{} -> {}", vm.source_site, vm.target_site)),
         ("Policy", vm.policy.clone()),
+        ("Group", or_nothing(vm.group.as_deref().unwrap_or_default())),
         (
             "RPO",
             format!(

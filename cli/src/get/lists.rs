@@ -9,7 +9,8 @@ use crate::{
     exit::CliError,
     failover,
     view::{
-        EventView, JobView, Listed, PointView, PolicyView, ReplicatorView, SiteView, TestFailoverView, VmView,
+        EventView, GroupView, JobView, Listed, PointView, PolicyView, ReplicatorView, SiteView,
+        TestFailoverView, VmView,
     },
 };
 
@@ -45,6 +46,21 @@ pub(crate) async fn policies(client: &Client, name: Option<&str>) -> Result<Vec<
         Ok((page.policies, page.next_page_token))
     });
     only(all.await?, "policy", name)
+}
+
+/// Consistency groups, or the one of this name.
+pub(crate) async fn groups(client: &Client, name: Option<&str>) -> Result<Vec<GroupView>, CliError> {
+    let all = every_page(async |page_token| {
+        let request = client.request(ListRequest {
+            page_size: PAGE_SIZE,
+            page_token,
+        });
+        let page = client
+            .answer(WHAT, client.protection().list_groups(request))
+            .await?;
+        Ok((page.groups, page.next_page_token))
+    });
+    only(all.await?, "group", name)
 }
 
 /// Replicators, or the one of this name.

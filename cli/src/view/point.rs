@@ -4,7 +4,7 @@ use farshore_blocks::clock::WallTime;
 use farshore_proto::v1;
 use serde::Serialize;
 
-use super::{Listed, hexadecimal, state, time};
+use super::{Listed, group::instant, hexadecimal, state, time};
 use crate::output::format;
 
 /// All volumes of a VM at one instant, in a vault.
@@ -18,6 +18,8 @@ pub(crate) struct PointView {
     /// By the target's clock.
     pub(crate) sealed_at: Option<String>,
     pub(crate) kind: String,
+    /// Points of several VMs that share it are of one instant. `null`: not told.
+    pub(crate) instant: Option<String>,
     pub(crate) changed_bytes: u64,
     /// `pinned`, `locked`, or nothing: then it goes when retention says so.
     pub(crate) hold: Option<&'static str>,
@@ -33,6 +35,7 @@ impl From<v1::RecoveryPoint> for PointView {
         });
         Self {
             hold,
+            instant: instant(point.instant),
             locked_until: point.pin.and_then(|pin| time(pin.locked_until)),
             kind: state("POINT_KIND_", point.kind().as_str_name()),
             sequence: point.sequence,
@@ -46,7 +49,7 @@ impl From<v1::RecoveryPoint> for PointView {
 
 impl Listed for PointView {
     const HEADINGS: &'static [&'static str] = &["point", "captured at", "age", "kind", "changed", "hold"];
-    const WIDE_HEADINGS: &'static [&'static str] = &["sealed at", "digest"];
+    const WIDE_HEADINGS: &'static [&'static str] = &["sealed at", "instant", "digest"];
 
     fn key(&self) -> String {
         self.sequence.to_string()
@@ -66,6 +69,7 @@ impl Listed for PointView {
     fn wide_cells(&self, _now: WallTime) -> Vec<String> {
         vec![
             format::or_nothing(self.sealed_at.as_deref().unwrap_or_default()),
+            format::or_nothing(self.instant.as_deref().unwrap_or_default()),
             self.digest.clone(),
         ]
     }

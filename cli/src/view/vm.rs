@@ -13,6 +13,8 @@ use crate::output::format;
 pub(crate) struct VmView {
     pub(crate) name: String,
     pub(crate) policy: String,
+    /// `null`: it is in no consistency group.
+    pub(crate) group: Option<String>,
     pub(crate) source_site: String,
     pub(crate) target_site: String,
     pub(crate) state: String,
@@ -82,6 +84,7 @@ impl From<v1::Vm> for VmView {
             source_phase: state("SOURCE_PHASE_", vm.source_phase().as_str_name()),
             name: vm.name,
             policy: vm.policy,
+            group: Some(vm.group).filter(|group| !group.is_empty()),
             source_site: vm.source_site,
             target_site: vm.target_site,
             state_detail: vm.state_detail,

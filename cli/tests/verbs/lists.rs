@@ -76,7 +76,7 @@ async fn a_vm_as_json_has_the_promised_keys() {
     assert_eq!(
         run.json(),
         json!({
-            "name": "a", "policy": "gold", "sourceSite": "east", "targetSite": "west", "state": "Protected",
+            "name": "a", "policy": "gold", "group": null, "sourceSite": "east", "targetSite": "west", "state": "Protected",
             "stateDetail": "", "failover": "Unknown", "health": "Unknown", "healthReasons": [],
             "rpoSeconds": 2.5, "rpoTargetSeconds": null, "syncDoneBytes": 0, "syncTotalBytes": 0,
             "syncBytesPerSecond": 0.0, "backlogBytes": 0, "points": 7, "newestPoint": null,
@@ -97,6 +97,7 @@ async fn points_as_json_are_items_with_digests_in_hexadecimal_and_times_in_utc()
         sealed_at: Some(moment(1_700_000_001).into()),
         kind: PointKind::CrashConsistent.into(),
         changed_bytes: 8192,
+        instant: 0xbeef,
         pin: Some(PointPin {
             locked_until: Some(moment(1_800_000_000).into()),
         }),
@@ -120,7 +121,7 @@ async fn points_as_json_are_items_with_digests_in_hexadecimal_and_times_in_utc()
         run.json(),
         json!({"items": [{
             "sequence": 3, "digest": "ab01", "capturedAt": "2023-11-14T22:13:20.000Z",
-            "sealedAt": "2023-11-14T22:13:21.000Z", "kind": "CrashConsistent", "changedBytes": 8192, "hold": "locked",
+            "sealedAt": "2023-11-14T22:13:21.000Z", "kind": "CrashConsistent", "changedBytes": 8192, "instant": "000000000000beef", "hold": "locked",
             "lockedUntil": "2027-01-15T08:00:00.000Z",
         }]})
     );

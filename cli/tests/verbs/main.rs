@@ -10,6 +10,7 @@
 mod apply;
 mod errors;
 mod failovers;
+mod groups;
 mod lists;
 mod points;
 mod script;

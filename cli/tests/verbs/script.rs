@@ -12,9 +12,10 @@ use std::{
 use farshore_proto::v1::{
     ApplyRequest, ApplyResponse, ChangeJobRequest, CleanupTestRequest, DeleteRequest, DeleteResponse,
     GetJobRequest, GetTestRequest, GetVmRequest, Job, ListEventsRequest, ListEventsResponse,
-    ListJobsResponse, ListPoliciesResponse, ListReplicatorsResponse, ListRequest, ListSitesResponse,
-    ListTestsResponse, ListVmPointsRequest, ListVmPointsResponse, ListVmsResponse, PinPointRequest,
-    RecoveryPoint, StartTestRequest, StartUnplannedRequest, TestFailover, UnpinPointRequest, Vm,
+    ListGroupsResponse, ListJobsResponse, ListPoliciesResponse, ListReplicatorsResponse, ListRequest,
+    ListSitesResponse, ListTestsResponse, ListVmPointsRequest, ListVmPointsResponse, ListVmsResponse,
+    PinPointRequest, RecoveryPoint, StartTestRequest, StartUnplannedRequest, TestFailover, UnpinPointRequest,
+    Vm,
     declarations_server::{Declarations, DeclarationsServer},
     failovers_server::{Failovers, FailoversServer},
     jobs_server::{Jobs, JobsServer},
@@ -258,6 +259,13 @@ impl Protection for Script {
     ) -> Result<Response<RecoveryPoint>, Status> {
         self.call("UnpinPoint", request).await
     }
+    async fn list_groups(
+        &self,
+        request: Request<ListRequest>,
+    ) -> Result<Response<ListGroupsResponse>, Status> {
+        self.call("ListGroups", request).await
+    }
+
     async fn list_replicators(
         &self,
         request: Request<ListRequest>,

@@ -1,4 +1,4 @@
-//! What users declare: sites, replication policies and protected VMs, read from YAML and written back to it.
+//! What users declare: sites, replication policies, protected VMs and consistency groups, read from YAML and written back to it.
 //!
 //! A declaration exists only if it was read and found good: [`parse_manifest`] and `Deserialize` are the only
 //! ways to one, and both are the same reader. What a declaration refers to is checked by [`check_apply`].
@@ -9,6 +9,7 @@ mod document;
 mod duration;
 mod fast_mode;
 mod fields;
+mod group;
 mod link;
 mod locate;
 mod machine;
@@ -35,13 +36,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use app_consistency::AppConsistency;
 pub use duration::{format_duration, parse_duration};
 pub use fast_mode::{FastMode, Percent};
+pub use group::{ConsistencyGroup, MAX_MEMBERS};
 pub use link::{Link, LinkHours, TimeOfDay, Weekday};
 pub use machine::{Disk, DiskBus, Firmware, MAX_DISKS, MAX_NICS, Machine, Nic};
 pub use manifest::{MAX_MANIFEST_BYTES, ManifestError, ManifestErrors, Position, parse_manifest};
 pub use policy::ReplicationPolicy;
 pub use protected_vm::{MAX_VM_NAME_BYTES, ProtectedVm, Target};
 pub use references::{ApplyPlan, Effect, Outcome, check_apply, check_delete};
-pub use refusal::{Refusal, SiteRole};
+pub use refusal::{Misfit, Refusal, SiteRole};
 pub use retention::Retention;
 pub use seed::Seed;
 pub use set::DeclarationSet;
@@ -70,6 +72,8 @@ pub enum Declaration {
     ReplicationPolicy(ReplicationPolicy),
     /// A VM to protect.
     ProtectedVm(ProtectedVm),
+    /// VMs whose recovery points are taken at one instant.
+    ConsistencyGroup(ConsistencyGroup),
 }
 
 /// What kind of thing is declared.
@@ -81,6 +85,8 @@ pub enum Kind {
     ReplicationPolicy,
     /// [`ProtectedVm`].
     ProtectedVm,
+    /// [`ConsistencyGroup`].
+    ConsistencyGroup,
 }
 
 /// Which declaration: names are unique within a kind.
@@ -100,6 +106,7 @@ impl Declaration {
             Self::Site(_) => Kind::Site,
             Self::ReplicationPolicy(_) => Kind::ReplicationPolicy,
             Self::ProtectedVm(_) => Kind::ProtectedVm,
+            Self::ConsistencyGroup(_) => Kind::ConsistencyGroup,
         }
     }
 
@@ -110,6 +117,7 @@ impl Declaration {
             Self::Site(site) => site.name(),
             Self::ReplicationPolicy(policy) => policy.name(),
             Self::ProtectedVm(vm) => vm.name(),
+            Self::ConsistencyGroup(group) => group.name(),
         }
     }
 
@@ -150,10 +158,11 @@ impl Declaration {
 
 impl Kind {
     /// Every kind with the name that documents give it.
-    const NAMES: [(&'static str, Self); 3] = [
+    const NAMES: [(&'static str, Self); 4] = [
         ("Site", Self::Site),
         ("ReplicationPolicy", Self::ReplicationPolicy),
         ("ProtectedVm", Self::ProtectedVm),
+        ("ConsistencyGroup", Self::ConsistencyGroup),
     ];
 
     /// Its name in documents.
@@ -163,6 +172,7 @@ impl Kind {
             Self::Site => "Site",
             Self::ReplicationPolicy => "ReplicationPolicy",
             Self::ProtectedVm => "ProtectedVm",
+            Self::ConsistencyGroup => "ConsistencyGroup",
         }
     }
 
@@ -173,6 +183,9 @@ impl Kind {
                 ReplicationPolicy::read(name, spec, problems).map(Declaration::ReplicationPolicy)
             }
             Self::ProtectedVm => ProtectedVm::read(name, spec, problems).map(Declaration::ProtectedVm),
+            Self::ConsistencyGroup => {
+                ConsistencyGroup::read(name, spec, problems).map(Declaration::ConsistencyGroup)
+            }
         }
     }
 }
@@ -227,6 +240,7 @@ impl Serialize for Declaration {
             Self::Site(site) => envelope(self, site).serialize(serializer),
             Self::ReplicationPolicy(policy) => envelope(self, policy).serialize(serializer),
             Self::ProtectedVm(vm) => envelope(self, vm).serialize(serializer),
+            Self::ConsistencyGroup(group) => envelope(self, group).serialize(serializer),
         }
     }
 }

@@ -16,6 +16,7 @@ pub use cycles::CycleTimes;
 mod audit;
 mod cycles;
 mod damage;
+mod groups;
 
 #[cfg(test)]
 mod tests;
@@ -133,6 +134,8 @@ pub struct Observation<'a> {
     pub last_cycle: Option<CycleTimes>,
     /// Why the last point that should have been application-consistent is not; empty where all is well.
     pub app_consistency_missed: &'a str,
+    /// Why the newest point is not of an instant of its group; empty where it is, or there is no group.
+    pub group_instant_missed: &'a str,
 }
 
 /// The health and every reason for it, worst first. After a failover nothing replicates, and only the vault is
@@ -154,6 +157,7 @@ pub fn health(seen: &Observation<'_>) -> (Health, Vec<Reason>) {
         audit::of_audit(seen),
         cycles::of_cycles(seen),
         of_application(seen),
+        groups::of_group(seen),
     ];
     judged(reasons.into_iter().flatten().collect())
 }

@@ -25,27 +25,27 @@ mod recovery;
 mod scratch;
 mod survey;
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf};
 
 use farshore_blocks::{ByteCount, Sequence};
 use farshore_provider::{
-    CaptureKind, Check, MachineSpecification, Outcome, ReplicaState, ScanState, Source, SourceError,
-    Tracking, TrackingIdentity,
+    CaptureKind, Check, MachineSpecification, Outcome, Participant, ReplicaState, ScanState, Source,
+    SourceError, Tracking, TrackingIdentity,
 };
-use farshore_qmp::{ConnectOptions, Monitor, QmpError};
+use farshore_qmp::QmpError;
 
 pub use capture::QemuCapture;
 
-use crate::freezer::{GuestAgentConfig, LeftOver, thaw_left_over};
+use crate::{
+    freezer::{GuestAgentConfig, LeftOver, thaw_left_over},
+    watchdog::WatchdogConfig,
+};
 
 use attached::{Attached, Ordered, Site, Wish};
 use hypervisor::Hypervisor;
 use recovery::{Position, ScanTruth, Truth};
 use scratch::ScratchDirectory;
 use survey::{Depth, survey_fit};
-
-/// How long the monitor may take to greet: its main loop may be busy with a drain.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a protected VM is and what it is said to be.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub struct QemuSourceConfig {
     pub scratch_directory: PathBuf,
     /// How the guest's agent is reached, if there is one.
     pub guest_agent: Option<GuestAgentConfig>,
+    /// How its guest is watched over while it stands still; without one it cannot take an instant together with others.
+    pub watchdog: Option<WatchdogConfig>,
 }
 
 /// A protected VM that QEMU runs.
@@ -80,6 +82,7 @@ impl QemuSource {
                 scratch: ScratchDirectory::new(&config.scratch_directory),
                 machine: config.machine,
                 guest_agent: config.guest_agent,
+                watchdog: config.watchdog,
             },
             attached: None,
             captures: 0,
@@ -89,17 +92,7 @@ impl QemuSource {
     /// A fresh connection; the former one is closed first, as a monitor serves one client at a time.
     async fn connect(&mut self) -> Result<Hypervisor, SourceError> {
         self.attached = None;
-        let options = ConnectOptions {
-            timeout: CONNECT_TIMEOUT,
-        };
-        let vm = self.site.machine.vm.clone();
-        match Monitor::connect(&self.monitor, options).await {
-            Ok(monitor) => Ok(Hypervisor::new(vm, monitor)),
-            Err(error) => Err(SourceError::Monitor {
-                vm,
-                source: Box::new(error),
-            }),
-        }
+        Hypervisor::at(&self.monitor, self.site.machine.vm.clone()).await
     }
 
     /// The settled VM, taken out.
@@ -110,11 +103,17 @@ impl QemuSource {
         })
     }
 
-    async fn begin_ordered(&mut self, ordered: Ordered) -> Result<QemuCapture, SourceError> {
+    async fn begin_ordered(
+        &mut self,
+        ordered: Ordered,
+        participant: Option<Participant>,
+    ) -> Result<QemuCapture, SourceError> {
         let mut attached = self.take_attached()?;
         attached.refuse_if_open()?;
         self.captures = self.captures.saturating_add(1);
-        let begun = attached.begin(&self.site, ordered, self.captures).await;
+        let begun = attached
+            .begin(&self.site, (ordered, participant), self.captures)
+            .await;
         if let Err(error) = &begun
             && !matches!(error, SourceError::Monitor { .. })
             && let Err(second) = attached.recover(&self.site).await
@@ -156,6 +155,7 @@ impl Source for QemuSource {
             checks::firmware(&self.site.machine),
             checks::scratch_directory(&self.site.scratch).await,
         ];
+        found.extend(checks::second_monitor(&self.site).await);
         if let Some(attached) = self.attached.take() {
             found.extend(checks::at_vm(&attached.hypervisor, &self.site).await);
             self.attached = Some(attached);
@@ -188,6 +188,7 @@ impl Source for QemuSource {
         }
         self.site.scratch.sweep().await?;
         self.thaw_if_left_frozen().await;
+        attached::let_go_if_left_standing(&hypervisor, &self.site.scratch).await?;
         let truth = Truth::Replica {
             newest: replica.newest,
             scan: match replica.scan {
@@ -215,12 +216,23 @@ impl Source for QemuSource {
 
     async fn begin(&mut self, kind: CaptureKind, next: Sequence) -> Result<QemuCapture, SourceError> {
         let wish = Wish::Crash;
-        self.begin_ordered(Ordered { kind, next, wish }).await
+        self.begin_ordered(Ordered { kind, next, wish }, None).await
     }
 
     async fn begin_application_consistent(&mut self, next: Sequence) -> Result<QemuCapture, SourceError> {
         let (kind, wish) = (CaptureKind::Instant, Wish::Application);
-        self.begin_ordered(Ordered { kind, next, wish }).await
+        self.begin_ordered(Ordered { kind, next, wish }, None).await
+    }
+
+    async fn begin_together(
+        &mut self,
+        kind: CaptureKind,
+        next: Sequence,
+        participant: Participant,
+    ) -> Result<QemuCapture, SourceError> {
+        let wish = Wish::Crash;
+        self.begin_ordered(Ordered { kind, next, wish }, Some(participant))
+            .await
     }
 
     async fn finish(&mut self, capture: QemuCapture, outcome: Outcome) -> Result<(), SourceError> {

@@ -29,5 +29,7 @@ mod replica;
 mod restarts;
 #[path = "capture/surroundings.rs"]
 mod surroundings;
+#[path = "capture/together.rs"]
+mod together;
 #[path = "capture/vm.rs"]
 mod vm;

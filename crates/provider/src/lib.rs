@@ -4,6 +4,7 @@
 mod check;
 mod compute;
 mod machine;
+mod round;
 mod source;
 
 pub use check::{Check, CheckOutcome};
@@ -12,6 +13,7 @@ pub use compute::{
     RecoveryRequest, VmCondition,
 };
 pub use machine::{DiskBus, DiskSpecification, Firmware, MachineSpecification, NicSpecification};
+pub use round::{Accord, InstantId, Participant, convene};
 pub use source::{
     Capture, CaptureKind, CapturedVolume, Consistency, Outcome, ReplicaState, ScanState, Source, SourceError,
     StateOfBytes, StatedExtent, Tracking, TrackingIdentity,

@@ -7,7 +7,10 @@ use farshore_blocks::{
     ByteCount, ByteOffset, ChainId, Extent, Incarnation, Sequence, VolumeIndex, clock::WallTime,
 };
 
-use crate::check::Check;
+use crate::{
+    check::Check,
+    round::{Accord, Participant},
+};
 
 /// Relative to what changes are tracked: a bitmap of any other vault or chain is worth nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +228,18 @@ pub trait Source: Send {
         next: Sequence,
     ) -> impl Future<Output = Result<Self::Capture, SourceError>> + Send;
 
+    /// As [`Source::begin`] of an instant (`kind`), which is to be one with that of other VMs. If that cannot be, the
+    /// instant is taken nonetheless, for this VM alone, and [`Capture::accord`] says why.
+    fn begin_together(
+        &mut self,
+        kind: CaptureKind,
+        next: Sequence,
+        participant: Participant,
+    ) -> impl Future<Output = Result<Self::Capture, SourceError>> + Send {
+        participant.give_up("its source cannot take an instant together with others");
+        self.begin(kind, next)
+    }
+
     /// Ends the capture: gives its resources back and settles tracking by the outcome.
     fn finish(
         &mut self,
@@ -251,6 +266,11 @@ pub trait Capture: Send + Sync {
     /// What its instant is consistent with.
     fn consistency(&self) -> Consistency {
         Consistency::Crash { why: None }
+    }
+
+    /// Whether its instant is one with that of the others, where that was asked for.
+    fn accord(&self) -> Option<Accord> {
+        None
     }
 
     /// How long the guest's writes were held for it.

@@ -115,7 +115,9 @@ impl Declarations for DeclarationsService {
     ) -> Result<Response<v1::ListSitesResponse>, Status> {
         let (sites, next_page_token) = self.declared(request.get_ref(), |declaration| match declaration {
             Declaration::Site(site) => Some(messages::site(site)),
-            Declaration::ReplicationPolicy(_) | Declaration::ProtectedVm(_) => None,
+            Declaration::ReplicationPolicy(_)
+            | Declaration::ProtectedVm(_)
+            | Declaration::ConsistencyGroup(_) => None,
         })?;
         Ok(Response::new(v1::ListSitesResponse {
             sites,
@@ -130,7 +132,7 @@ impl Declarations for DeclarationsService {
         let (policies, next_page_token) =
             self.declared(request.get_ref(), |declaration| match declaration {
                 Declaration::ReplicationPolicy(policy) => Some(messages::policy(policy)),
-                Declaration::Site(_) | Declaration::ProtectedVm(_) => None,
+                Declaration::Site(_) | Declaration::ProtectedVm(_) | Declaration::ConsistencyGroup(_) => None,
             })?;
         Ok(Response::new(v1::ListPoliciesResponse {
             policies,

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     control::Control,
+    groups,
     orders::{Idempotency, Refusal},
     records::{self, VmRecord},
 };
@@ -130,6 +131,31 @@ impl Protection for ProtectionService {
         Ok(Response::new(
             set_pin(&self.control, &idempotency, &pinning).await?,
         ))
+    }
+
+    async fn list_groups(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListGroupsResponse>, Status> {
+        let store = &*self.control.store;
+        let declared = records::declared(store)?;
+        let records = records::list::<VmRecord>(store)?.into_iter();
+        let records = records.map(|record| (record.name.clone(), record)).collect();
+        let view = self.control.view();
+        let message = |group| groups::message(group, &declared, &records, &view);
+        let groups = declared
+            .groups()
+            .map(|group| (group.name().to_string(), message(group)))
+            .collect();
+        let wanted = PageRequest {
+            size: request.get_ref().page_size,
+            token: &request.get_ref().page_token,
+        };
+        let (groups, next_page_token) = page(groups, Sorting::Ascending, wanted)?;
+        Ok(Response::new(v1::ListGroupsResponse {
+            groups,
+            next_page_token,
+        }))
     }
 
     async fn list_replicators(

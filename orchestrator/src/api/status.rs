@@ -86,9 +86,12 @@ fn of_declarations(refusals: &[(declaration::DeclarationKey, declaration::Refusa
         | declaration::Refusal::MissingPolicy { .. }
         | declaration::Refusal::MissingSite { .. }
         | declaration::Refusal::MissingNetwork { .. }
-        | declaration::Refusal::MissingLinkEnd { .. } => Code::InvalidArgument,
+        | declaration::Refusal::MissingLinkEnd { .. }
+        | declaration::Refusal::MissingMember { .. } => Code::InvalidArgument,
         declaration::Refusal::MonitorClaimed { .. }
         | declaration::Refusal::DiskClaimed { .. }
+        | declaration::Refusal::MemberClaimed { .. }
+        | declaration::Refusal::MemberUnfit { .. }
         | declaration::Refusal::NetworkInUse { .. }
         | declaration::Refusal::InUse { .. }
         | declaration::Refusal::Linked { .. } => Code::FailedPrecondition,

@@ -21,7 +21,7 @@ use super::messages;
 use crate::{
     control::Control,
     fleet::{self, FleetView, ReplicatorView},
-    machine,
+    groups, machine,
     records::{self, VmRecord},
     replicators::{is_attached, recovered_condition, source_status, target_status},
     store::StoreError,
@@ -34,6 +34,8 @@ mod tests;
 pub struct VmViews {
     declared: DeclarationSet,
     active_jobs: BTreeMap<String, JobId>,
+    /// The names of the groups, by their members.
+    groups: BTreeMap<String, String>,
     fleet: Arc<FleetView>,
     now: WallTime,
 }
@@ -57,6 +59,7 @@ pub struct VmView<'a> {
     /// Why.
     pub reasons: Vec<Reason>,
     active_job: Option<&'a JobId>,
+    group: &'a str,
     source_replicator: Attachment,
     fleet: &'a FleetView,
 }
@@ -68,8 +71,12 @@ impl VmViews {
     /// When a record cannot be read.
     pub fn look(control: &Control) -> Result<Self, StoreError> {
         let store = &*control.store;
+        let declared = records::declared(store)?;
+        let groups = groups::by_member(&declared).into_iter();
+        let groups = groups.map(|(member, group)| (member.to_string(), group.name().to_string()));
         Ok(Self {
-            declared: records::declared(store)?,
+            groups: groups.collect(),
+            declared,
             active_jobs: active_jobs(&records::list::<Job>(store)?),
             fleet: control.view(),
             now: control.clock.now(),
@@ -109,6 +116,9 @@ impl VmViews {
             audit: source.and_then(audit_finding),
             last_cycle: source.and_then(cycle_times),
             app_consistency_missed: source.map_or("", |source| source.app_consistency_missed.as_str()),
+            group_instant_missed: source
+                .and_then(|source| source.group.as_ref())
+                .map_or("", |group| group.missed.as_str()),
         });
         Some(VmView {
             record,
@@ -120,6 +130,7 @@ impl VmViews {
             health,
             reasons,
             active_job: self.active_jobs.get(&record.name),
+            group: self.groups.get(&record.name).map_or("", String::as_str),
             source_replicator,
             fleet,
         })
@@ -171,6 +182,7 @@ impl VmView<'_> {
             last_hold: source.last_hold,
             last_cycle_times: source.last_cycle_times,
             audit: source.audit,
+            group: self.group.to_owned(),
         }
     }
 

@@ -137,6 +137,7 @@ fn check_source(source: &v1::SourceStatus) -> Result<(), Malformed> {
         "report.sources.app_consistency_missed",
         &source.app_consistency_missed,
     )?;
+    check_group(source)?;
     check_times(source.last_cycle_times.as_ref())?;
     check_audit(source.audit.as_ref())?;
     check_volumes(&source.volumes)?;
@@ -157,6 +158,28 @@ fn check_source(source: &v1::SourceStatus) -> Result<(), Malformed> {
         .newest
         .as_ref()
         .map_or(Ok(()), |newest| digest("report.sources.newest", &newest.digest))
+}
+
+fn check_group(source: &v1::SourceStatus) -> Result<(), Malformed> {
+    if let Some(membership) = &source.membership {
+        check_label("report.sources.membership.group", &membership.group)?;
+        check_count("report.sources.membership.members", membership.members.len())?;
+        for member in &membership.members {
+            check_label("report.sources.membership.members", member)?;
+        }
+        check_duration(
+            "report.sources.membership.hold_limit",
+            membership.hold_limit.as_ref(),
+        )?;
+        check_text(
+            "report.sources.membership.watchdog_monitor",
+            &membership.watchdog_monitor,
+        )?;
+    }
+    let Some(group) = &source.group else { return Ok(()) };
+    check_time("report.sources.group.instant_at", group.instant_at.as_ref())?;
+    check_text("report.sources.group.missed", &group.missed)?;
+    check_duration("report.sources.group.longest_hold", group.longest_hold.as_ref())
 }
 
 fn check_times(times: Option<&v1::CycleTimes>) -> Result<(), Malformed> {

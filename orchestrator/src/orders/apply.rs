@@ -3,7 +3,9 @@
 use farshore_blocks::clock::WallTime;
 use farshore_domain::{
     allowed_operations::{Operation, Points, is_allowed},
-    declaration::{Declaration, DeclarationKey, DeclarationSet, Effect, Kind, ProtectedVm, check_apply},
+    declaration::{
+        Declaration, DeclarationKey, DeclarationSet, Effect, Kind, ProtectedVm, Source, check_apply,
+    },
     job::{Job, JobKind},
     protection::Protection,
 };
@@ -70,7 +72,9 @@ pub fn apply(work: &mut Work<'_>, applying: &Applying, now: WallTime) -> Result<
         }
         let job = match document {
             Declaration::ProtectedVm(vm) => enable(work, vm, fresh, now)?.then(|| fresh.job.clone()),
-            Declaration::Site(_) | Declaration::ReplicationPolicy(_) => None,
+            Declaration::Site(_) | Declaration::ReplicationPolicy(_) | Declaration::ConsistencyGroup(_) => {
+                None
+            }
         };
         applied.push(Applied {
             kind: outcome.key.kind,
@@ -130,8 +134,8 @@ fn check_change(
     document: &Declaration,
 ) -> Result<(), Refusal> {
     match document {
-        // What may be taken from a site was checked with its references; a policy is followed by the reconciler.
-        Declaration::Site(_) | Declaration::ReplicationPolicy(_) => Ok(()),
+        // What may be taken from a site was checked with its references; policies and groups are followed by the reconciler.
+        Declaration::Site(_) | Declaration::ReplicationPolicy(_) | Declaration::ConsistencyGroup(_) => Ok(()),
         Declaration::ProtectedVm(vm) => check_vm_change(work, existing, vm),
     }
 }
@@ -140,10 +144,15 @@ fn check_vm_change(work: &mut Work<'_>, existing: &DeclarationSet, vm: &Protecte
     let Some(before) = existing.vm(vm.name()) else {
         return Ok(());
     };
-    let only_followed = before.source().is_same_but_disks(vm.source())
+    // A VM joins a group while it is protected, and may need a second monitor for that.
+    let source = Source {
+        watchdog_monitor: before.source().watchdog_monitor.clone(),
+        ..vm.source().clone()
+    };
+    let only_followed = before.source().is_same_but_disks(&source)
         && before.machine().is_same_but_disks(vm.machine())
         && before.target().site == vm.target().site;
-    let disks_stay = before.source() == vm.source() && before.machine() == vm.machine();
+    let disks_stay = *before.source() == source && before.machine() == vm.machine();
     if only_followed && !disks_stay && is_job_at_work(work, vm.name().as_str())? {
         return Err(Refusal::InUse {
             key: key_of(vm),
@@ -157,8 +166,8 @@ fn check_vm_change(work: &mut Work<'_>, existing: &DeclarationSet, vm: &Protecte
     Err(Refusal::InUse {
         key: key_of(vm),
         message: "its target was prepared for what was declared before; only spec.policy, \
-                  spec.target.network and the list of disks can be changed, and spec.target.seed be left out once there is a recovery \
-                  point, or delete it and apply it again"
+                  spec.source.watchdogMonitor, spec.target.network and the list of disks can be changed, and spec.target.seed be left out \
+                  once there is a recovery point, or delete it and apply it again"
             .to_owned(),
     })
 }
@@ -219,6 +228,7 @@ pub(super) fn subject(key: &DeclarationKey) -> String {
         Kind::Site => "site",
         Kind::ReplicationPolicy => "policy",
         Kind::ProtectedVm => "vm",
+        Kind::ConsistencyGroup => "group",
     };
     format!("{kind}/{}", key.name)
 }

@@ -1,4 +1,4 @@
-//! Decides what deleting a declaration does: a site or policy goes at once, a VM's protection is removed by a
+//! Decides what deleting a declaration does: a site, policy or group goes at once, a VM's protection is removed by a
 //! job.
 
 use farshore_blocks::clock::WallTime;
@@ -26,7 +26,7 @@ pub fn delete(
     check_delete(&existing, key).map_err(|refusal| Refusal::Declarations(vec![(key.clone(), refusal)]))?;
     match key.kind {
         Kind::ProtectedVm => disable(work, key.name.as_str(), fresh, now).map(Some),
-        Kind::Site | Kind::ReplicationPolicy => {
+        Kind::Site | Kind::ReplicationPolicy | Kind::ConsistencyGroup => {
             records::undeclare(work, key.kind, key.name.as_str())?;
             let message = format!("{key} was deleted");
             let event = EventRecord::new(Severity::Information, "deleted", message, &subject(key), now);

@@ -2,6 +2,7 @@
 
 mod attached;
 mod disks;
+mod groups;
 mod seeds;
 mod user;
 mod vault;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::disks;
 use crate::{
     fleet::FleetView,
-    machine,
+    groups, machine,
     records::{self, VmRecord},
     replicators::{self, Order, Replicators},
     store::{Store, StoreError},
@@ -45,6 +45,8 @@ pub(super) struct Owed {
 /// Everything that replicators which are there are yet to be told.
 pub(super) fn owed(store: &dyn Store, view: &FleetView) -> Result<Vec<Owed>, StoreError> {
     let mut owed = Vec::new();
+    let all = records::declared(store)?;
+    let groups = groups::by_member(&all);
     for vm in records::list::<VmRecord>(store)? {
         let Some(declared) = records::declared_vm(store, &vm.name)? else {
             continue;
@@ -54,7 +56,10 @@ pub(super) fn owed(store: &dyn Store, view: &FleetView) -> Result<Vec<Owed>, Sto
             owed.extend(to_target(view, &vm, &declared, &policy));
             let site = records::declared_site(store, &declared.source().site)?;
             let link = site.as_ref().and_then(|site| site.link(&declared.target().site));
-            let wanted = machine::policy_to_wire(&policy, link);
+            let membership = groups
+                .get(declared.name())
+                .map(|group| groups::membership(group, &declared));
+            let wanted = (machine::policy_to_wire(&policy, link), membership);
             owed.extend(to_source(view, &vm, &declared, wanted));
         }
     }
@@ -80,16 +85,22 @@ fn to_target(
     })
 }
 
-fn to_source(view: &FleetView, vm: &VmRecord, declared: &ProtectedVm, policy: v1::Replicate) -> Option<Owed> {
+fn to_source(
+    view: &FleetView,
+    vm: &VmRecord,
+    declared: &ProtectedVm,
+    (policy, membership): (v1::Replicate, Option<v1::Membership>),
+) -> Option<Owed> {
     let site = declared.source().site.as_str();
     let (replicator, status) = replicators::source_status(view, site, vm.chain)?;
     let policy = Some(policy);
-    (replicator.up && status.policy != policy).then(|| Owed {
+    (replicator.up && (status.policy != policy || status.membership != membership)).then(|| Owed {
         listener: Listener::Source(vm.name.clone()),
         site: site.to_owned(),
         body: Body::SetReplication(v1::SetReplication {
             chain: vm.chain.as_bytes().to_vec().into(),
             policy,
+            membership,
         }),
     })
 }

@@ -75,6 +75,7 @@ pub(crate) struct World {
     /// By chain: by what its source replicates.
     pub(crate) replication: BTreeMap<Vec<u8>, v1::Replicate>,
     pub(crate) disks: BTreeMap<Vec<u8>, Vec<v1::Disk>>,
+    pub(crate) memberships: BTreeMap<Vec<u8>, v1::Membership>,
     /// By chain: what its target was told to keep.
     pub(crate) retention: BTreeMap<Vec<u8>, v1::Retention>,
     /// By chain: the older copies of volumes that its target was told of.
@@ -295,6 +296,7 @@ impl World {
             Body::SetReplication(set) => {
                 self.replication
                     .insert(set.chain.to_vec(), set.policy.clone().unwrap());
+                self.join(&set.chain, set.membership.clone());
                 Outcome::ReplicationSet(v1::ReplicationSet {})
             }
             Body::SetDisks(set) => {
@@ -414,6 +416,13 @@ impl World {
             .collect()
     }
 
+    fn join(&mut self, chain: &[u8], membership: Option<v1::Membership>) {
+        match membership {
+            Some(membership) => self.memberships.insert(chain.to_vec(), membership),
+            None => self.memberships.remove(chain),
+        };
+    }
+
     fn report(&self, site: &str) -> v1::Report {
         let sources = self.sources.iter().map(|(chain, (vm, phase))| v1::SourceStatus {
             vm: vm.clone(),
@@ -427,6 +436,7 @@ impl World {
             sync_total_bytes: 10,
             policy: self.replication.get(chain).cloned(),
             disks: self.disks.get(chain).cloned().unwrap_or_default(),
+            membership: self.memberships.get(chain).cloned(),
             ..v1::SourceStatus::default()
         });
         let targets = self
@@ -481,6 +491,7 @@ fn point(sequence: u64) -> v1::RecoveryPoint {
         sealed_at: Some(now()),
         kind: v1::PointKind::CrashConsistent.into(),
         changed_bytes: 1,
+        instant: sequence,
         pin: None,
     }
 }

@@ -147,8 +147,9 @@ async fn perform(member: &Member, body: Body) -> Result<Outcome, CommandError> {
         }
         Body::SetReplication(set) => {
             let policy = convert::source_policy_in(set.policy)?;
+            let membership = set.membership.map(convert::membership_in).transpose()?;
             sources(member)?
-                .set_policy(convert::chain_in(&set.chain)?, policy)
+                .set_policy(convert::chain_in(&set.chain)?, policy, membership)
                 .await?;
             Ok(Outcome::ReplicationSet(v1::ReplicationSet {}))
         }
@@ -244,7 +245,8 @@ fn place(
 async fn check_source(sources: &Sources, check: v1::CheckSource) -> Result<Outcome, CommandError> {
     let machine = convert::machine_in(check.machine)?;
     let place = place(check.monitor, &check.disk_paths, &machine)?;
-    let examined = sources.examine(&machine, &place).await;
+    let watchdog = convert::path_in(check.watchdog_monitor);
+    let examined = sources.examine(&machine, &place, watchdog).await;
     let sizes = examined.sizes.unwrap_or_default();
     let volumes = machine.disks.iter().zip(sizes);
     Ok(Outcome::SourceChecked(v1::SourceChecked {
@@ -362,9 +364,8 @@ fn assignment(install: v1::InstallSource) -> Result<Assignment, Malformed> {
         audit_rate: policy.audit_rate,
         guest_cost_limit_percent: policy.guest_cost_limit_percent,
         app_consistency: policy.app_consistency,
-        guest_agent: Some(install.guest_agent)
-            .filter(|channel| !channel.is_empty())
-            .map(PathBuf::from),
+        guest_agent: convert::path_in(install.guest_agent),
+        membership: install.membership.map(convert::membership_in).transpose()?,
         volumes: volumes
             .map(|volume| AssignedVolume {
                 name: volume.name,

@@ -9,7 +9,7 @@ use super::Member;
 use crate::{
     assignment::{Assignment, SourcePlace},
     convert,
-    source::{AuditMismatch, CycleTimes, SourcePhase, SourceState},
+    source::{AuditMismatch, CycleTimes, GroupState, SourcePhase, SourceState},
     target::{ChainDamage, ChainStanding, DamagedPlace, NewestNeeds, Targets},
 };
 
@@ -73,6 +73,8 @@ fn source_out(assignment: &Assignment, state: SourceState) -> v1::SourceStatus {
         last_cycle_times: state.last_cycle.map(times_out),
         audit,
         app_consistency_missed: state.app_consistency_missed,
+        membership: assignment.membership.as_ref().map(convert::membership_out),
+        group: assignment.membership.as_ref().map(|_| group_out(state.group)),
         newest: state.newest.map(convert::point_head_out),
         policy: Some(convert::source_policy_out(assignment.policy())),
         disks: assignment.machine.disks.iter().map(convert::disk_out).collect(),
@@ -88,6 +90,16 @@ fn source_out(assignment: &Assignment, state: SourceState) -> v1::SourceStatus {
                 size_bytes: volume.size.0,
             })
             .collect(),
+    }
+}
+
+fn group_out(group: GroupState) -> v1::GroupStatus {
+    v1::GroupStatus {
+        instant: group.newest.map_or(0, |newest| newest.id.0),
+        instant_at: group.newest.map(|newest| convert::time_out(newest.at)),
+        missed: group.missed,
+        longest_hold: Some(convert::duration_out(group.longest_hold)),
+        instants: group.instants,
     }
 }
 
@@ -205,5 +217,6 @@ pub(super) fn point_out(point: &PointRecord) -> v1::RecoveryPoint {
             .map(|change| change.bytes.0)
             .fold(0, u64::saturating_add),
         pin: None,
+        instant: point.cycle,
     }
 }

@@ -98,6 +98,16 @@ impl<'a> Delivery<'a> {
         captured: &[CapturedVolume],
     ) -> Result<Self, DeliveryError> {
         let cycle = random_number().map_err(|error| DeliveryError::Lost(error.to_string()))?;
+        Self::begin_numbered(lane, (cycle, kind), base, captured).await
+    }
+
+    /// Begins a new cycle of this number on top of `base`.
+    pub(crate) async fn begin_numbered(
+        lane: &'a mut Lane,
+        (cycle, kind): (u64, v1::CycleKind),
+        base: Option<PointHead>,
+        captured: &[CapturedVolume],
+    ) -> Result<Self, DeliveryError> {
         let outbound = Outbound::new(cycle, lane.volumes.count(), lane.link.welcome.window);
         let mut delivery = Self {
             volumes: lane.volumes.told(captured),
@@ -229,7 +239,7 @@ impl<'a> Delivery<'a> {
     }
 }
 
-fn random_number() -> std::io::Result<u64> {
+pub(crate) fn random_number() -> std::io::Result<u64> {
     let nonce = farshore_blocks::HolderNonce::random()?;
     let half = nonce.as_bytes().first_chunk::<8>().copied().unwrap_or_default();
     Ok(u64::from_le_bytes(half).max(1))

@@ -4,6 +4,7 @@
 //! on from there. Whatever fails ends the session with the capture settled; the next session begins after a pause.
 
 mod cycles;
+mod group;
 mod joining;
 mod scan;
 
@@ -21,6 +22,7 @@ use super::{
     audit::Audit,
     comparison::Comparison,
     delivery::{DeliveryError, Lane, chain},
+    gathering::Place,
     link::{self, Link, LinkError, OpenCycle},
     link_pace::LinkPaces,
     pace::Pace,
@@ -68,6 +70,8 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) stop: CancellationToken,
     pub(crate) audit: Audit,
     pub(crate) application_points: ApplicationPoints,
+    /// Where its consistency group gathers, if it is in one.
+    pub(crate) place: Option<Place>,
     /// Whom the audit asks; none before its first question.
     pub(crate) replica: Option<Comparison>,
     /// What the target acknowledged of the last scan: what came with its rounds is not tracked any more.

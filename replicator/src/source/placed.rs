@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use farshore_blocks::{ByteCount, Extent, Sequence, VolumeIndex, clock::WallTime};
 use farshore_provider::{
-    Capture, CaptureKind, CapturedVolume, Check, Consistency, Outcome, ReplicaState, Source, SourceError,
-    Tracking, TrackingIdentity,
+    Accord, Capture, CaptureKind, CapturedVolume, Check, Consistency, Outcome, Participant, ReplicaState,
+    Source, SourceError, Tracking, TrackingIdentity,
 };
 
 /// A source and the places of its disks.
@@ -94,6 +94,16 @@ impl<S: Source> Source for PlacedSource<S> {
         Ok(self.placed(capture))
     }
 
+    async fn begin_together(
+        &mut self,
+        kind: CaptureKind,
+        next: Sequence,
+        participant: Participant,
+    ) -> Result<Self::Capture, SourceError> {
+        let capture = self.inner.begin_together(kind, next, participant).await?;
+        Ok(self.placed(capture))
+    }
+
     async fn finish(&mut self, capture: Self::Capture, outcome: Outcome) -> Result<(), SourceError> {
         self.inner.finish(capture.inner, outcome).await
     }
@@ -118,6 +128,10 @@ impl<C: Capture> Capture for PlacedCapture<C> {
 
     fn consistency(&self) -> Consistency {
         self.inner.consistency()
+    }
+
+    fn accord(&self) -> Option<Accord> {
+        self.inner.accord()
     }
 
     fn held(&self) -> Duration {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use farshore_blocks::{ByteCount, Extent, Sequence, VolumeIndex, clock::WallTime};
 use farshore_transfer::PointHead;
 
-use super::volumes::ReplicatedVolume;
+use super::{gathering::GroupInstant, volumes::ReplicatedVolume};
 
 /// Where replication of one VM stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,21 @@ pub(crate) struct SourceState {
     pub(crate) app_consistency_missed: String,
     /// What the newest point has; empty while nobody knows.
     pub(crate) volumes: Vec<ReplicatedVolume>,
+    /// Nothing has happened to it without a group.
+    pub(crate) group: GroupState,
+}
+
+/// What became of its instants with its consistency group since this process began.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct GroupState {
+    /// The newest that all members have sealed.
+    pub(crate) newest: Option<GroupInstant>,
+    /// Why the newest point is not of an instant of the group; empty if it is.
+    pub(crate) missed: String,
+    /// For how long at most this guest was held for one.
+    pub(crate) longest_hold: Duration,
+    /// How many points are of one.
+    pub(crate) instants: u64,
 }
 
 /// Where the time of a cycle went.
@@ -105,6 +120,7 @@ impl SourceState {
             audit: AuditState::default(),
             app_consistency_missed: String::new(),
             volumes: Vec::new(),
+            group: GroupState::default(),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::{path::Path, time::Duration};
 use bytes::Bytes;
 use farshore_blocks::{ByteCount, Extent, Sequence, VolumeIndex, clock::WallTime};
 use farshore_provider::{
-    Capture, CaptureKind, CapturedVolume, Check, Consistency, MachineSpecification, Outcome, ReplicaState,
-    Source, SourceError, Tracking, TrackingIdentity,
+    Accord, Capture, CaptureKind, CapturedVolume, Check, Consistency, MachineSpecification, Outcome,
+    Participant, ReplicaState, Source, SourceError, Tracking, TrackingIdentity,
 };
-use farshore_provider_qemu::{GuestAgentConfig, QemuCapture, QemuSource, QemuSourceConfig};
+use farshore_provider_qemu::{GuestAgentConfig, QemuCapture, QemuSource, QemuSourceConfig, WatchdogConfig};
 use farshore_provider_raw::{RawCapture, RawSource, RawSourceConfig};
 
 use crate::assignment::SourcePlace;
@@ -17,6 +17,13 @@ use crate::assignment::SourcePlace;
 pub(crate) enum AnySource {
     Qemu(QemuSource),
     Raw(RawSource),
+}
+
+/// What is reached beside a VM's monitor, where there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    pub(crate) guest_agent: Option<GuestAgentConfig>,
+    pub(crate) watchdog: Option<WatchdogConfig>,
 }
 
 /// A capture of it.
@@ -31,14 +38,15 @@ impl AnySource {
         place: &SourcePlace,
         machine: &MachineSpecification,
         directory: &Path,
-        guest_agent: Option<GuestAgentConfig>,
+        beside: Beside,
     ) -> Self {
         match place {
             SourcePlace::Monitor(monitor) => Self::Qemu(QemuSource::new(QemuSourceConfig {
                 machine: machine.clone(),
                 monitor: monitor.clone(),
                 scratch_directory: directory.to_owned(),
-                guest_agent,
+                guest_agent: beside.guest_agent,
+                watchdog: beside.watchdog,
             })),
             SourcePlace::Disks(disks) => Self::Raw(RawSource::new(RawSourceConfig {
                 vm: machine.vm.clone(),
@@ -102,6 +110,24 @@ impl Source for AnySource {
         }
     }
 
+    async fn begin_together(
+        &mut self,
+        kind: CaptureKind,
+        next: Sequence,
+        participant: Participant,
+    ) -> Result<AnyCapture, SourceError> {
+        match self {
+            Self::Qemu(source) => source
+                .begin_together(kind, next, participant)
+                .await
+                .map(AnyCapture::Qemu),
+            Self::Raw(source) => source
+                .begin_together(kind, next, participant)
+                .await
+                .map(AnyCapture::Raw),
+        }
+    }
+
     async fn finish(&mut self, capture: AnyCapture, outcome: Outcome) -> Result<(), SourceError> {
         match (self, capture) {
             (Self::Qemu(source), AnyCapture::Qemu(capture)) => source.finish(capture, outcome).await,
@@ -142,6 +168,10 @@ impl Capture for AnyCapture {
 
     fn consistency(&self) -> Consistency {
         either!(Self, self, capture => capture.consistency())
+    }
+
+    fn accord(&self) -> Option<Accord> {
+        either!(Self, self, capture => capture.accord())
     }
 
     fn held(&self) -> Duration {

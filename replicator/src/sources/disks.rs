@@ -36,7 +36,9 @@ impl Sources {
         if let Err(error) = self.end(seat).await {
             tracing::warn!(%error, "an engine did not end cleanly and begins anew");
         }
-        let sized = self.sizes_of(&machine, &place).await;
+        let membership = seat.assignment.membership.as_ref();
+        let watchdog_monitor = membership.and_then(|membership| membership.watchdog_monitor.clone());
+        let sized = self.sizes_of(&machine, &place, watchdog_monitor).await;
         let kept = sized.and_then(|sizes| {
             let changed = with_disks(seat.assignment.clone(), machine, (place, sizes));
             self.store.keep(chain, &changed)?;
@@ -53,8 +55,9 @@ impl Sources {
         &self,
         machine: &MachineSpecification,
         place: &SourcePlace,
+        watchdog_monitor: Option<PathBuf>,
     ) -> Result<Vec<ByteCount>, SourcesError> {
-        let examined = self.examine(machine, place).await;
+        let examined = self.examine(machine, place, watchdog_monitor).await;
         let failed = examined
             .checks
             .iter()

@@ -41,6 +41,7 @@ fn assigned(standing: Standing) -> TempDir {
         guest_cost_limit_percent: 0,
         app_consistency: None,
         guest_agent: None,
+        membership: None,
         volumes: Vec::new(),
     };
     let files = assignment::open(directory.path()).unwrap();
@@ -72,8 +73,8 @@ async fn a_changed_policy_is_gone_by_at_once_and_after_a_restart() {
     for standing in [Standing::Installed, Standing::Enabled, Standing::Fenced] {
         let directory = assigned(standing);
         let sources = open(&directory).await;
-        sources.set_policy(CHAIN, FASTER).await.unwrap();
-        sources.set_policy(CHAIN, FASTER).await.unwrap();
+        sources.set_policy(CHAIN, FASTER, None).await.unwrap();
+        sources.set_policy(CHAIN, FASTER, None).await.unwrap();
         let (assignment, _) = only(&sources).await;
         assert_eq!((assignment.policy(), assignment.standing), (FASTER, standing));
         let runs = sources.seats.lock().await[&CHAIN].running.is_some();
@@ -96,16 +97,22 @@ async fn a_links_limit_is_gone_by_without_ending_an_engine_and_after_a_restart()
         }),
         ..FASTER
     };
-    sources.set_policy(CHAIN, limited("west", 1 << 20)).await.unwrap();
+    sources
+        .set_policy(CHAIN, limited("west", 1 << 20), None)
+        .await
+        .unwrap();
     let engine = async || {
         let seats = sources.seats.lock().await;
         seats[&CHAIN].running.as_ref().unwrap().task.id()
     };
     let before = engine().await;
-    sources.set_policy(CHAIN, limited("west", 2 << 20)).await.unwrap();
+    sources
+        .set_policy(CHAIN, limited("west", 2 << 20), None)
+        .await
+        .unwrap();
     assert_eq!(engine().await, before);
     sources
-        .set_policy(CHAIN, limited("north", 2 << 20))
+        .set_policy(CHAIN, limited("north", 2 << 20), None)
         .await
         .unwrap();
     assert_ne!(engine().await, before, "it is another link");
@@ -130,7 +137,7 @@ async fn a_source_that_was_fenced_stays_so_by_another_policy() {
     let task = tokio::spawn(async move { source });
     seat.running = Some(Running { stop, task });
     drop(seats);
-    sources.set_policy(CHAIN, FASTER).await.unwrap();
+    sources.set_policy(CHAIN, FASTER, None).await.unwrap();
     let (assignment, state) = only(&sources).await;
     assert_eq!(
         (assignment.standing, state.phase),
@@ -144,6 +151,8 @@ async fn a_source_that_was_fenced_stays_so_by_another_policy() {
 async fn a_chain_that_is_not_assigned_is_told_nothing() {
     let directory = assigned(Standing::Installed);
     let sources = open(&directory).await;
-    let other = sources.set_policy(ChainId::from_bytes([4; 16]), FASTER).await;
+    let other = sources
+        .set_policy(ChainId::from_bytes([4; 16]), FASTER, None)
+        .await;
     assert!(matches!(other, Err(SourcesError::NotAssigned(_))), "{other:?}");
 }

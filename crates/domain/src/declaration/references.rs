@@ -1,6 +1,8 @@
 //! Whether declarations fit together: that what they refer to exists, that nobody else holds what they claim, and
 //! that nothing is taken away that another still uses. Pure: what exists and what is applied in, a plan out.
 
+mod groups;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -8,9 +10,11 @@ use serde_json::Value;
 use super::{
     Declaration, DeclarationKey, Kind, Link, ProtectedVm, Site,
     refusal::{Refusal, SiteRole},
-    set::{DeclarationSet, key, nearest_name},
+    set::{self, DeclarationSet, key, nearest_name},
     source::SourcePlace,
+    text::MonitorPath,
 };
+use groups::{check_group, group_of};
 
 /// What an Apply would do, document by document, in their order. It is done as a whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +77,17 @@ pub fn check_apply(existing: &DeclarationSet, applied: &[Declaration]) -> ApplyP
             let mut refusals = match declaration {
                 Declaration::Site(site) => check_site(existing, &merged, &applied_keys, site),
                 Declaration::ReplicationPolicy(_) => Vec::new(),
-                Declaration::ProtectedVm(vm) => check_vm(&merged, vm),
+                Declaration::ProtectedVm(vm) => {
+                    let mut refusals = check_vm(&merged, vm);
+                    // A group of the same Apply is told itself.
+                    let group = group_of(&merged, vm);
+                    let others = group.filter(|group| {
+                        !applied_keys.contains(&set::key(Kind::ConsistencyGroup, group.name()))
+                    });
+                    refusals.extend(others.into_iter().flat_map(|group| check_group(&merged, group)));
+                    refusals
+                }
+                Declaration::ConsistencyGroup(group) => check_group(&merged, group),
             };
             if !seen.insert(key.clone()) {
                 refusals.push(Refusal::DeclaredTwice { key: key.clone() });
@@ -103,13 +117,18 @@ pub fn check_delete(existing: &DeclarationSet, key: &DeclarationKey) -> Result<(
     let uses = |vm: &&ProtectedVm| match key.kind {
         Kind::Site => vm.source().site == key.name || vm.target().site == key.name,
         Kind::ReplicationPolicy => *vm.policy() == key.name,
-        Kind::ProtectedVm => false,
+        Kind::ProtectedVm | Kind::ConsistencyGroup => false,
     };
+    let groups = existing
+        .groups()
+        .filter(|group| key.kind == Kind::ProtectedVm && group.members().contains(&key.name));
+    let groups = groups.map(|group| group.name().clone());
     let vms: Vec<_> = existing
         .vms()
         .filter(uses)
         .map(ProtectedVm::name)
         .cloned()
+        .chain(groups)
         .collect();
     if !vms.is_empty() {
         return Err(Refusal::InUse {
@@ -169,9 +188,19 @@ fn check_claims(all: &DeclarationSet, vm: &ProtectedVm) -> Option<Refusal> {
         let others = all.vms();
         others.filter(|other| other.name() != vm.name() && other.source().site == *site)
     };
+    if let Some(monitor) = &vm.source().watchdog_monitor
+        && let Some(other) = others().find(|other| has_monitor(other, monitor))
+    {
+        return Some(Refusal::MonitorClaimed {
+            vm: vm.name().clone(),
+            site: site.clone(),
+            monitor: monitor.clone(),
+            other: other.name().clone(),
+        });
+    }
     match &vm.source().place {
         SourcePlace::Monitor(monitor) => {
-            let other = others().find(|other| other.source().place == vm.source().place)?;
+            let other = others().find(|other| has_monitor(other, monitor))?;
             Some(Refusal::MonitorClaimed {
                 vm: vm.name().clone(),
                 site: site.clone(),
@@ -192,6 +221,11 @@ fn check_claims(all: &DeclarationSet, vm: &ProtectedVm) -> Option<Refusal> {
             })
         }),
     }
+}
+
+fn has_monitor(vm: &ProtectedVm, monitor: &MonitorPath) -> bool {
+    let source = vm.source();
+    source.place == SourcePlace::Monitor(monitor.clone()) || source.watchdog_monitor.as_ref() == Some(monitor)
 }
 
 fn check_network(all: &DeclarationSet, vm: &ProtectedVm) -> Option<Refusal> {

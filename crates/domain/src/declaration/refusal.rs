@@ -16,6 +16,31 @@ pub enum SiteRole {
     Target,
 }
 
+/// Why a VM cannot be in a group of several.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// It does not go with the others.
+    #[error("its {what} is {its}, and that of {other} is {theirs}; all members have the same")]
+    Differs {
+        /// In what.
+        what: String,
+        /// What it has.
+        its: Name,
+        /// Who has another.
+        other: Name,
+        /// Which.
+        theirs: Name,
+    },
+    /// Its guest cannot be stopped safely.
+    #[error(
+        "it has no `source.watchdogMonitor`: a second QMP monitor, by which its guest is let go whatever happens"
+    )]
+    NoWatchdogMonitor,
+    /// It has no instant.
+    #[error("no hypervisor runs it, so that it cannot be stopped for an instant")]
+    NoHypervisor,
+}
+
 /// Why declarations do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -83,6 +108,36 @@ pub enum Refusal {
         /// Whose it is.
         other: Name,
     },
+    /// A group names a VM that does not exist.
+    #[error("{group} names the ProtectedVm {vm}, which is not declared{}", hint(meant.as_ref()))]
+    MissingMember {
+        /// Who names it.
+        group: Name,
+        /// What is missing.
+        vm: Name,
+        /// What may have been meant.
+        meant: Option<Name>,
+    },
+    /// A VM is in one group at most.
+    #[error("{group} names the ProtectedVm {vm}, which is a member of {other}")]
+    MemberClaimed {
+        /// Who names it too.
+        group: Name,
+        /// The VM.
+        vm: Name,
+        /// Whose it is.
+        other: Name,
+    },
+    /// A VM cannot be in the group that names it.
+    #[error("{vm} cannot be a member of {group}: {misfit}")]
+    MemberUnfit {
+        /// Who names it.
+        group: Name,
+        /// The VM.
+        vm: Name,
+        /// Why.
+        misfit: Box<Misfit>,
+    },
     /// A site would lose a network that VMs declared before are to be plugged into.
     #[error(
         "the Site {site} would lose its network {network}, which is in use by {}",
@@ -141,7 +196,10 @@ impl Refusal {
             Self::MissingPolicy { .. }
             | Self::MissingSite { .. }
             | Self::MissingNetwork { .. }
-            | Self::MissingLinkEnd { .. } => "missing-reference",
+            | Self::MissingLinkEnd { .. }
+            | Self::MissingMember { .. } => "missing-reference",
+            Self::MemberClaimed { .. } => "member-claimed",
+            Self::MemberUnfit { .. } => "member-unfit",
             Self::MonitorClaimed { .. } => "monitor-claimed",
             Self::DiskClaimed { .. } => "disk-claimed",
             Self::NetworkInUse { .. } | Self::InUse { .. } | Self::Linked { .. } => "in-use",

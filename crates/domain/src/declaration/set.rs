@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Declaration, DeclarationKey, Kind, Name, ProtectedVm, ReplicationPolicy, Site, suggestion::nearest,
+    ConsistencyGroup, Declaration, DeclarationKey, Kind, Name, ProtectedVm, ReplicationPolicy, Site,
+    suggestion::nearest,
 };
 
 /// Declarations, at most one of each kind and name.
@@ -39,7 +40,9 @@ impl DeclarationSet {
     pub fn site(&self, name: &Name) -> Option<&Site> {
         match self.get(&key(Kind::Site, name))? {
             Declaration::Site(site) => Some(site),
-            Declaration::ReplicationPolicy(_) | Declaration::ProtectedVm(_) => None,
+            Declaration::ReplicationPolicy(_)
+            | Declaration::ProtectedVm(_)
+            | Declaration::ConsistencyGroup(_) => None,
         }
     }
 
@@ -48,7 +51,7 @@ impl DeclarationSet {
     pub fn policy(&self, name: &Name) -> Option<&ReplicationPolicy> {
         match self.get(&key(Kind::ReplicationPolicy, name))? {
             Declaration::ReplicationPolicy(policy) => Some(policy),
-            Declaration::Site(_) | Declaration::ProtectedVm(_) => None,
+            Declaration::Site(_) | Declaration::ProtectedVm(_) | Declaration::ConsistencyGroup(_) => None,
         }
     }
 
@@ -57,7 +60,9 @@ impl DeclarationSet {
     pub fn vm(&self, name: &Name) -> Option<&ProtectedVm> {
         match self.get(&key(Kind::ProtectedVm, name))? {
             Declaration::ProtectedVm(vm) => Some(vm),
-            Declaration::Site(_) | Declaration::ReplicationPolicy(_) => None,
+            Declaration::Site(_) | Declaration::ReplicationPolicy(_) | Declaration::ConsistencyGroup(_) => {
+                None
+            }
         }
     }
 
@@ -65,7 +70,9 @@ impl DeclarationSet {
     pub fn sites(&self) -> impl Iterator<Item = &Site> {
         self.iter().filter_map(|declaration| match declaration {
             Declaration::Site(site) => Some(site),
-            Declaration::ReplicationPolicy(_) | Declaration::ProtectedVm(_) => None,
+            Declaration::ReplicationPolicy(_)
+            | Declaration::ProtectedVm(_)
+            | Declaration::ConsistencyGroup(_) => None,
         })
     }
 
@@ -73,7 +80,17 @@ impl DeclarationSet {
     pub fn vms(&self) -> impl Iterator<Item = &ProtectedVm> {
         self.iter().filter_map(|declaration| match declaration {
             Declaration::ProtectedVm(vm) => Some(vm),
-            Declaration::Site(_) | Declaration::ReplicationPolicy(_) => None,
+            Declaration::Site(_) | Declaration::ReplicationPolicy(_) | Declaration::ConsistencyGroup(_) => {
+                None
+            }
+        })
+    }
+
+    /// All consistency groups, by name.
+    pub fn groups(&self) -> impl Iterator<Item = &ConsistencyGroup> {
+        self.iter().filter_map(|declaration| match declaration {
+            Declaration::ConsistencyGroup(group) => Some(group),
+            Declaration::Site(_) | Declaration::ReplicationPolicy(_) | Declaration::ProtectedVm(_) => None,
         })
     }
 

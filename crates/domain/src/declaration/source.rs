@@ -22,6 +22,9 @@ pub struct Source {
     /// The socket of its guest agent's channel, on the host of the site's replicator; application-consistent points need it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guest_agent: Option<MonitorPath>,
+    /// The socket of a second QMP monitor for the watchdog; a member of a group of several VMs needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watchdog_monitor: Option<MonitorPath>,
 }
 
 /// What a replicator captures.
@@ -76,13 +79,29 @@ impl Source {
         machine: Option<&Machine>,
         problems: &mut Problems,
     ) -> Option<Self> {
-        let fields = Fields::open(source, &["site", "monitor", "disks", "guestAgent"], problems)?;
+        let fields = Fields::open(
+            source,
+            &["site", "monitor", "disks", "guestAgent", "watchdogMonitor"],
+            problems,
+        )?;
         let site = fields.required("site", problems, Cursor::parsed);
         let disks = fields.optional("disks", problems, |disks, problems| {
             read_disks(disks, machine?, problems)
         });
         let monitor = fields.optional("monitor", problems, Cursor::parsed);
         let guest_agent = fields.optional("guestAgent", problems, Cursor::parsed);
+        let watchdog = fields.optional("watchdogMonitor", problems, |at, problems| {
+            let watchdog: MonitorPath = at.parsed(problems)?;
+            if monitor
+                .as_ref()
+                .is_some_and(|monitor| monitor.as_ref() == Some(&watchdog))
+            {
+                let message =
+                    format!("`{watchdog}` is the `monitor` too; a monitor serves one client at a time");
+                return at.refuse(message, problems);
+            }
+            Some(watchdog)
+        });
         let place = match (monitor?, disks?) {
             (Some(monitor), None) => SourcePlace::Monitor(monitor),
             (None, Some(disks)) => SourcePlace::Disks(disks),
@@ -101,10 +120,15 @@ impl Source {
         if guest_agent.is_some() && matches!(place, SourcePlace::Disks(_)) {
             return source.refuse("has a `guestAgent`, but no guest runs on `disks`", problems);
         }
+        let watchdog_monitor = watchdog?;
+        if watchdog_monitor.is_some() && matches!(place, SourcePlace::Disks(_)) {
+            return source.refuse("has a `watchdogMonitor`, but no guest runs on `disks`", problems);
+        }
         Some(Self {
             site: site?,
             place,
             guest_agent,
+            watchdog_monitor,
         })
     }
 }

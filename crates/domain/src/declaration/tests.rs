@@ -33,7 +33,18 @@ fn a_declaration_is_what_its_document_says() {
         west.network(&name("production")).unwrap().bridge.as_str(),
         "prod0"
     );
+    let group = all.groups().next().unwrap();
+    assert_eq!(
+        (group.name(), group.members()),
+        (&name("shop"), &[name("shop-db")][..])
+    );
+    assert_eq!(
+        (group.hold_limit().as_millis(), group.stops_guests()),
+        (500, false)
+    );
     let vm = all.vm(&name("shop-db")).unwrap();
+    let watchdog = vm.source().watchdog_monitor.as_ref().unwrap();
+    assert_eq!(watchdog.to_string(), "/run/vms/shop-db.watch");
     let machine = vm.machine();
     let monitor = SourcePlace::Monitor("/run/vms/shop-db.qmp".parse().unwrap());
     assert_eq!(vm.source().place, monitor);
@@ -110,7 +121,9 @@ fn what_a_retention_leaves_out_is_as_in_the_default() {
         );
         match read(&text).remove(0) {
             Declaration::ReplicationPolicy(policy) => policy.retention().clone(),
-            other @ (Declaration::Site(_) | Declaration::ProtectedVm(_)) => panic!("{other:?}"),
+            other @ (Declaration::Site(_)
+            | Declaration::ProtectedVm(_)
+            | Declaration::ConsistencyGroup(_)) => panic!("{other:?}"),
         }
     };
     let default = retention_of("");
@@ -129,29 +142,38 @@ fn what_a_retention_leaves_out_is_as_in_the_default() {
 }
 
 #[test]
-fn the_documented_policies_and_links_are_good() {
+fn the_documented_policies_links_and_groups_are_good() {
     let document = include_str!("../../../../docs/configuration.md");
-    let blocks: Vec<_> = document.split("```yaml\napiVersion:").skip(1).collect();
-    let (sites, blocks): (Vec<_>, Vec<_>) =
-        blocks.into_iter().partition(|block| block.contains("kind: Site"));
-    assert_eq!((sites.len(), blocks.len()), (1, 1));
-    for block in sites {
-        let site = read(&format!("apiVersion:{}", block.split("```").next().unwrap()));
-        match site.as_slice() {
-            [Declaration::Site(site)] => assert_eq!(site.links()[0].schedule().len(), 2),
-            other => panic!("{other:?}"),
-        }
-    }
+    let blocks = document.split("```yaml\napiVersion:").skip(1);
+    let mut seen = [0; 3];
     for block in blocks {
         let text = format!("apiVersion:{}", block.split("```").next().unwrap());
-        let policies = read(&text);
-        let without = text.split("  retention:").next().unwrap();
-        // What the document shows is the default, but for the limit.
-        assert_eq!(
-            read(&format!("{without}  retention: {{limit: 500GiB}}")),
-            policies
-        );
+        let documents = read(&text);
+        let [document] = documents.as_slice() else {
+            panic!("{documents:?}");
+        };
+        match document {
+            Declaration::Site(site) => {
+                assert_eq!(site.links()[0].schedule().len(), 2);
+                seen[0] += 1;
+            }
+            Declaration::ReplicationPolicy(_) => {
+                let without = text.split("  retention:").next().unwrap();
+                // What the document shows is the default, but for the limit.
+                assert_eq!(
+                    read(&format!("{without}  retention: {{limit: 500GiB}}")),
+                    documents
+                );
+                seen[1] += 1;
+            }
+            Declaration::ConsistencyGroup(group) => {
+                assert_eq!(group.members().len(), 2);
+                seen[2] += 1;
+            }
+            Declaration::ProtectedVm(vm) => panic!("{vm:?}"),
+        }
     }
+    assert_eq!(seen, [1; 3]);
 }
 
 proptest! {

@@ -27,6 +27,7 @@ fn seen<'a>(protection: &'a Protection, failover: &'a Failover) -> Observation<'
         audit: None,
         last_cycle: None,
         app_consistency_missed: "",
+        group_instant_missed: "",
     }
 }
 

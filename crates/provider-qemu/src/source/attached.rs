@@ -11,15 +11,20 @@ mod beginning;
 mod copying;
 mod ending;
 mod scratching;
+mod together;
 mod watching;
 
 use farshore_blocks::{ByteCount, Sequence, VolumeIndex};
 use farshore_provider::{CaptureKind, MachineSpecification, SourceError, TrackingIdentity};
 use serde_json::Value;
 
-use crate::freezer::GuestAgentConfig;
+use crate::{
+    freezer::GuestAgentConfig,
+    watchdog::{Watchdog, WatchdogConfig},
+};
 
 pub(crate) use beginning::{Ordered, Wish};
+pub(crate) use together::let_go_if_left_standing;
 
 use super::{
     acting::act,
@@ -41,6 +46,7 @@ pub(crate) struct Site {
     pub(crate) machine: MachineSpecification,
     pub(crate) scratch: ScratchDirectory,
     pub(crate) guest_agent: Option<GuestAgentConfig>,
+    pub(crate) watchdog: Option<WatchdogConfig>,
 }
 
 /// A settled VM.
@@ -57,6 +63,8 @@ pub(crate) struct Attached {
     known_sizes: Vec<ByteCount>,
     /// Of every disk, once there was an instant.
     scratch: Vec<KeptScratch>,
+    /// Once there was an instant together with other VMs.
+    watchdog: Option<Watchdog>,
 }
 
 /// What a capture does with bitmaps: changes go into the fresh one from now on, the old one tells what to read.
@@ -92,6 +100,7 @@ impl Attached {
             open: None,
             known_sizes: Vec::new(),
             scratch: Vec::new(),
+            watchdog: None,
         };
         // Refuses what would endanger the guest before anything is touched.
         let status: Status = attached.hypervisor.query("query-status", Value::Null).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farshore_blocks::{Extent, VolumeIndex, clock::WallTime};
-use farshore_provider::{Capture, CapturedVolume, Consistency, SourceError};
+use farshore_provider::{Accord, Capture, CapturedVolume, Consistency, SourceError};
 
 use super::reader::{ReadFault, Reader};
 
@@ -18,6 +18,8 @@ pub struct QemuCapture {
     pub(crate) captured_at: WallTime,
     pub(crate) consistency: Consistency,
     pub(crate) held: Duration,
+    /// None if it was not to be one with that of others.
+    pub(crate) accord: Option<Accord>,
     pub(crate) volumes: Vec<CapturedVolume>,
     /// One of each volume, in the same order; none where there is nothing to read.
     pub(crate) readers: Vec<Option<Reader>>,
@@ -34,6 +36,10 @@ impl Capture for QemuCapture {
 
     fn consistency(&self) -> Consistency {
         self.consistency.clone()
+    }
+
+    fn accord(&self) -> Option<Accord> {
+        self.accord.clone()
     }
 
     fn held(&self) -> Duration {

@@ -61,6 +61,36 @@ pub(super) fn unreachable(monitor: &Path, error: &SourceError) -> Check {
     )
 }
 
+/// Whether the second monitor is this VM's; nothing where none is declared.
+pub(super) async fn second_monitor(site: &Site) -> Option<Check> {
+    const CODE: &str = "second-monitor";
+    let monitor = &site.watchdog.as_ref()?.monitor;
+    let remedy = || {
+        format!(
+            "a second QMP monitor of the same VM, for Farshore alone: -qmp unix:{},server=on,wait=off",
+            monitor.display()
+        )
+    };
+    let observed = async {
+        let hypervisor = Hypervisor::at(monitor, site.machine.vm.clone()).await?;
+        machine::observe(&hypervisor).await
+    };
+    Some(match observed.await {
+        Ok(observed) => {
+            let wrong = observed.mismatches(&site.machine);
+            if wrong.is_empty() {
+                Check::passed(
+                    CODE,
+                    "the watchdog's monitor answers, and is of a machine as declared",
+                )
+            } else {
+                Check::failed(CODE, wrong.join("; "), remedy())
+            }
+        }
+        Err(error) => Check::failed(CODE, with_cause(&error), remedy()),
+    })
+}
+
 /// What is seen through the monitor.
 pub(super) async fn at_vm(hypervisor: &Hypervisor, site: &Site) -> Vec<Check> {
     let mut checks = vec![Check::passed(

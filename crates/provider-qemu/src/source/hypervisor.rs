@@ -1,15 +1,18 @@
 //! The VM's hypervisor as the source speaks to it: commands whose failures are the source's errors.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use farshore_provider::SourceError;
-use farshore_qmp::{Command, DEFAULT_COMMAND_TIMEOUT, Event, Monitor, QmpError, Version};
+use farshore_qmp::{Command, ConnectOptions, DEFAULT_COMMAND_TIMEOUT, Event, Monitor, QmpError, Version};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::broadcast;
 
 /// For commands that drain or flush a disk: they wait for the guest's writes in flight.
 pub(crate) const DRAINING_COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the monitor may take to greet: its main loop may be busy with a drain.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connected hypervisor.
 #[derive(Debug)]
@@ -19,8 +22,18 @@ pub(crate) struct Hypervisor {
 }
 
 impl Hypervisor {
-    pub(crate) fn new(vm: String, monitor: Monitor) -> Self {
-        Self { vm, monitor }
+    /// The one behind this monitor.
+    pub(crate) async fn at(monitor: &Path, vm: String) -> Result<Self, SourceError> {
+        let options = ConnectOptions {
+            timeout: CONNECT_TIMEOUT,
+        };
+        match Monitor::connect(monitor, options).await {
+            Ok(monitor) => Ok(Self { vm, monitor }),
+            Err(error) => Err(SourceError::Monitor {
+                vm,
+                source: Box::new(error),
+            }),
+        }
     }
 
     pub(crate) fn vm(&self) -> &str {
@@ -62,6 +75,17 @@ impl Hypervisor {
             Ok(_) => Ok(()),
             Err(error) => Err(self.error(&command.name, error)),
         })
+    }
+
+    /// Runs several commands in one write, which may drain or flush; gives what each returned.
+    pub(crate) async fn run_each(&self, commands: &[Command]) -> Result<Vec<Value>, SourceError> {
+        let answers = self
+            .monitor
+            .execute_pipelined(commands, DRAINING_COMMAND_TIMEOUT)
+            .await;
+        let each = commands.iter().zip(answers);
+        each.map(|(command, answer)| answer.map_err(|error| self.error(&command.name, error)))
+            .collect()
     }
 
     /// Runs several queries in one write; their answers come in order, to be taken by [`Hypervisor::read`].

@@ -55,6 +55,16 @@ impl Status {
         self.status == "io-error"
     }
 
+    /// Whether its processors run.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// Whether someone stopped them.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.status == "paused"
+    }
+
     /// Whether the disks are this process's, and why they are not: a migration hands them from one to another.
     pub(crate) fn disks_elsewhere(&self) -> Option<&'static str> {
         match self.status.as_str() {

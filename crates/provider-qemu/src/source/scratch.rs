@@ -143,6 +143,30 @@ impl ScratchDirectory {
         take().map_err(|source| self.error(&path, source))
     }
 
+    /// Leaves a mark that the guest may stand still by our `stop` from now on.
+    pub(crate) fn mark_stopping(&self) -> Result<(), SourceError> {
+        let mark = self.stopping_mark();
+        File::create(&mark)
+            .map(drop)
+            .map_err(|source| self.error(&mark, source))
+    }
+
+    /// Whether the mark is there.
+    pub(crate) fn is_marked_stopping(&self) -> bool {
+        self.stopping_mark().exists()
+    }
+
+    /// Takes the mark away.
+    pub(crate) fn unmark_stopping(&self) {
+        // If it stays, the guest is looked at once more.
+        drop(std::fs::remove_file(self.stopping_mark()));
+    }
+
+    /// Where the mark is.
+    pub(crate) fn stopping_mark(&self) -> PathBuf {
+        self.path.join("stopping")
+    }
+
     /// How much room there is.
     pub(crate) fn room(&self) -> Result<ByteCount, SourceError> {
         let status = statvfs(&self.path).map_err(|errno| self.error(&self.path, errno.into()))?;

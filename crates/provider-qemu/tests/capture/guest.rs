@@ -119,6 +119,7 @@ impl Guest {
             monitor,
             machine: self.machine.clone(),
             scratch_directory: self.directory.path().join("scratch"),
+            watchdog: None,
             guest_agent: channel.exists().then(|| GuestAgentConfig {
                 channel,
                 freezer: freezer(),
@@ -334,6 +335,7 @@ async fn room_for_a_copy_cannot_be_taken_away_before_the_instant() {
             monitor: guest.monitor(),
             machine: guest.machine.clone(),
             scratch_directory: scratch.clone(),
+            watchdog: None,
             guest_agent: Some(GuestAgentConfig {
                 channel: guest.directory.path().join("nobody"),
                 freezer: room_taker(guest.directory.path(), &scratch),

@@ -88,7 +88,7 @@ impl Vm {
     }
 
     pub(crate) async fn power_on(&mut self) {
-        for socket in [self.monitor(), self.path("control")] {
+        for socket in [self.monitor(), self.second_monitor(), self.path("control")] {
             drop(std::fs::remove_file(socket));
         }
         let mut command = Command::new("qemu-system-x86_64");
@@ -109,7 +109,7 @@ impl Vm {
             .arg(format!("virtio-net-pci,netdev=n0,mac={MAC}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        for socket in [self.monitor(), self.path("control")] {
+        for socket in [self.monitor(), self.second_monitor(), self.path("control")] {
             command
                 .arg("-qmp")
                 .arg(format!("unix:{},server=on,wait=off", socket.display()));
@@ -208,6 +208,11 @@ impl Vm {
         self.path("qmp")
     }
 
+    /// For a watchdog.
+    pub(crate) fn second_monitor(&self) -> PathBuf {
+        self.path("second")
+    }
+
     pub(crate) fn scratch(&self) -> PathBuf {
         self.path("scratch")
     }
@@ -248,6 +253,7 @@ impl Vm {
             machine,
             scratch_directory: self.scratch(),
             guest_agent: None,
+            watchdog: None,
         }
     }
 

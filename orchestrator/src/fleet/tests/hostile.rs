@@ -251,6 +251,7 @@ async fn a_replicator_that_does_not_read_delays_only_its_own_callers() {
     let large = Body::CheckSource(v1::CheckSource {
         machine: None,
         monitor: "m".repeat(100_000),
+        watchdog_monitor: String::new(),
         disk_paths: Vec::new(),
     });
     let callers: Vec<_> = (0..200)

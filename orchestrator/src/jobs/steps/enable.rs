@@ -8,6 +8,7 @@ use farshore_proto::v1::{self, SourcePhase, command, command_result::Outcome};
 
 use super::{Achieved, Place, SHORT, Trouble, epoch_from_wire, epoch_to_wire, unexpected};
 use crate::{
+    groups,
     jobs::{
         Engine,
         bookkeeping::{self, Facts, Unfit},
@@ -60,6 +61,7 @@ impl Engine {
             machine: Some(machine::to_wire(declared)),
             monitor: machine::monitor(declared),
             disk_paths: machine::disk_paths(declared),
+            watchdog_monitor: groups::watchdog_monitor(declared),
         });
         let site = declared.source().site.as_str();
         let outcome = self.command(place, "check-source", site, body, SHORT).await?;
@@ -189,6 +191,7 @@ impl Engine {
             policy: Some(machine::policy_to_wire(&policy, link)),
             volumes: machine::volumes_to_wire(&vm.volumes),
             guest_agent: machine::guest_agent(declared),
+            membership: groups::membership_of(&records::declared(&*self.store)?, declared),
         });
         let site = declared.source().site.as_str();
         let outcome = self.command(place, "install-source", site, body, SHORT).await?;

@@ -79,6 +79,12 @@ impl User {
         Ok(self.declarations().delete(request).await?.into_inner().job)
     }
 
+    pub(super) async fn groups(&self) -> Vec<v1::Group> {
+        let request = v1::ListRequest::default();
+        let listed = self.protection().list_groups(request).await.unwrap();
+        listed.into_inner().groups
+    }
+
     pub(super) async fn policies(&self) -> Vec<v1::Policy> {
         let request = v1::ListRequest::default();
         self.declarations()

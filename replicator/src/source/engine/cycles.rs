@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use farshore_blocks::{ByteCount, Sequence, clock::WallTime};
 use farshore_proto::v1::{self, source_message::Body};
-use farshore_provider::{Capture, CaptureKind, CapturedVolume, Consistency, Outcome, Source};
+use farshore_provider::{Accord, Capture, CaptureKind, CapturedVolume, Consistency, Outcome, Source};
 use farshore_transfer::PointHead;
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::{
         audit::{AuditError, Occasion},
         comparison::{Comparison, Proof},
         delivery::{Delivery, DeliveryError, Lane, SealFacts, chain},
+        gathering::{Meeting, Place, Wants},
         link,
         placed::PlacedCapture,
         rhythm::Rhythm,
@@ -32,6 +33,7 @@ enum Waited {
 impl<S: Source> Engine<S> {
     /// Replicates until it is stopped or something fails.
     pub(super) async fn cycles(&mut self, lane: &mut Lane) -> Result<(), SessionError> {
+        let seat = self.place.as_ref().map(Place::sit);
         loop {
             let began = Instant::now();
             self.show(|state| {
@@ -43,12 +45,41 @@ impl<S: Source> Engine<S> {
             self.show(|state| state.backlog = backlog);
             // What the guest's applications still hold in memory is no backlog.
             let application = self.application_points.are_due(began);
-            if backlog > ByteCount(0) || self.audit.has_repairs() || application || lane.volumes.leave() {
+            let wants = if backlog > ByteCount(0)
+                || self.audit.has_repairs()
+                || application
+                || lane.volumes.leave()
+            {
+                Wants::Instant
+            } else {
+                Wants::Nothing
+            };
+            let meeting = match &seat {
+                None => None,
+                Some(seat) => match self.meet(lane, seat, wants).await? {
+                    Some(meeting) => Some((seat, meeting)),
+                    None => return Ok(()),
+                },
+            };
+            if let Some((seat, Meeting::Together(participant))) = meeting {
+                let kind = self.kind();
+                self.cycle_together(lane, kind, (seat, participant)).await?;
+                if application {
+                    self.cycle(lane).await?;
+                }
+            } else if wants == Wants::Instant {
                 self.cycle(lane).await?;
+                if let Some((_, Meeting::Alone { why })) = meeting {
+                    self.missed_group(why);
+                }
             } else {
                 still_valid(lane, asked_at).await?;
                 if self.audit.is_due(Occasion::Idle) {
+                    let before = self.newest();
                     self.audit_idle(lane).await?;
+                    if seat.is_some() && self.newest() > before {
+                        self.missed_group("it wrote while it was compared with its replica".to_owned());
+                    }
                 }
             }
             let rhythm = Rhythm {
@@ -73,19 +104,21 @@ impl<S: Source> Engine<S> {
             self.show(|state| state.app_consistency_missed = missed.unwrap_or_default());
             return self.deliver(lane, capture, began).await;
         }
-        // What is to be sent again may lie in what did not change.
-        let whole = self.audit.has_repairs() || self.audit.is_due(Occasion::WithCycle);
-        let kind = if whole {
-            CaptureKind::WholeInstant
-        } else {
-            CaptureKind::Instant
-        };
-        let capture = self.source.begin(kind, next).await?;
+        let capture = self.source.begin(self.kind(), next).await?;
         self.deliver(lane, capture, began).await
     }
 
+    /// What is to be sent again, or compared, may lie in what did not change.
+    fn kind(&self) -> CaptureKind {
+        if self.audit.has_repairs() || self.audit.is_due(Occasion::WithCycle) {
+            CaptureKind::WholeInstant
+        } else {
+            CaptureKind::Instant
+        }
+    }
+
     /// Ships and seals a capture of changes, and audits what it shows besides.
-    async fn deliver(
+    pub(super) async fn deliver(
         &mut self,
         lane: &mut Lane,
         capture: PlacedCapture<S::Capture>,
@@ -96,7 +129,15 @@ impl<S: Source> Engine<S> {
             begin: began.elapsed(),
             ..CycleTimes::default()
         };
-        let delivered = match Delivery::begin(lane, v1::CycleKind::Delta, base, capture.volumes()).await {
+        let kind = v1::CycleKind::Delta;
+        let begun = match capture.accord() {
+            // Points of several VMs that share a cycle's number are of one instant.
+            Some(Accord::Together(instant)) => {
+                Delivery::begin_numbered(lane, (instant.0, kind), base, capture.volumes()).await
+            }
+            Some(Accord::Alone { .. }) | None => Delivery::begin(lane, kind, base, capture.volumes()).await,
+        };
+        let delivered = match begun {
             Ok(mut delivery) => self.deliver_instant(&mut delivery, &capture, &mut times).await,
             Err(error) => Err(error.into()),
         };

@@ -126,6 +126,7 @@ fn assignment(endpoint: &str, epoch: Epoch) -> Assignment {
         guest_cost_limit_percent: 0,
         app_consistency: None,
         guest_agent: None,
+        membership: None,
         volumes: vec![volume("root"), volume("data")],
     }
 }
@@ -155,6 +156,7 @@ impl Running {
             stop: stop.clone(),
             audit: Audit::new(assignment.audit_rate),
             application_points: ApplicationPoints::new(assignment.app_consistency),
+            place: None,
             assignment,
             replica: None,
             scan_acknowledged: None,

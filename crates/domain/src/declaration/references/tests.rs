@@ -207,3 +207,108 @@ fn only_what_nobody_refers_to_may_be_deleted() {
         Err("ProtectedVm shap is not declared; did you mean `shop`?".to_owned())
     );
 }
+
+fn member(name: &str, policy: &str, watchdog: &str, target: &str) -> Declaration {
+    let monitor = format!("/run/{name}{watchdog}");
+    vm(name, policy, &monitor, &format!("site: {target}"))
+}
+
+fn group(name: &str, members: &str) -> Declaration {
+    let text = format!(
+        "{{apiVersion: farshore/v1, kind: ConsistencyGroup, metadata: {{name: {name}}}, spec: {{members: [{members}]}}}}"
+    );
+    read(&text).remove(0)
+}
+
+fn sites_and_policies() -> Vec<Declaration> {
+    vec![
+        site("east", ""),
+        site("west", ""),
+        site("north", ""),
+        policy("gold", "2s"),
+        policy("slow", "3s"),
+    ]
+}
+
+#[test]
+fn members_of_a_group_go_together_and_can_be_stopped() {
+    let watched = |name: &str| format!(", watchdogMonitor: /run/{name}.watch");
+    let mut existing = sites_and_policies();
+    existing.extend([
+        member("a", "gold", &watched("a"), "west"),
+        member("b", "gold", &watched("b"), "west"),
+        member("c", "slow", &watched("c"), "north"),
+        member("d", "gold", "", "west"),
+    ]);
+    assert_eq!(refusals(&existing, &[group("shop", "a, b")]), [""; 0]);
+    // A group of one stops nobody.
+    assert_eq!(refusals(&existing, &[group("shop", "d")]), [""; 0]);
+    assert_eq!(
+        refusals(&existing, &[group("shop", "a, c, d, e")]),
+        [
+            "ConsistencyGroup shop: missing-reference: shop names the ProtectedVm e, which is not declared; did you mean `a`?",
+            "ConsistencyGroup shop: member-unfit: c cannot be a member of shop: its target site is north, and that of a is west; \
+             all members have the same",
+            "ConsistencyGroup shop: member-unfit: c cannot be a member of shop: its policy is slow, and that of a is gold; \
+             all members have the same",
+            "ConsistencyGroup shop: member-unfit: d cannot be a member of shop: it has no `source.watchdogMonitor`: a second \
+             QMP monitor, by which its guest is let go whatever happens",
+        ]
+    );
+}
+
+#[test]
+fn a_member_is_of_one_group_and_stays_fit_for_it_and_declared() {
+    let watched = |name: &str| format!(", watchdogMonitor: /run/{name}.watch");
+    let (a, b) = (
+        member("a", "gold", &watched("a"), "west"),
+        member("b", "gold", &watched("b"), "west"),
+    );
+    let mut existing = sites_and_policies();
+    existing.extend([a, b, group("shop", "a, b")]);
+    assert_eq!(
+        refusals(&existing, &[group("other", "b")]),
+        ["ConsistencyGroup other: member-claimed: other names the ProtectedVm b, which is a member of shop"]
+    );
+    // Moved in one apply.
+    assert_eq!(
+        refusals(&existing, &[group("other", "b"), group("shop", "a")]),
+        [""; 0]
+    );
+    let slow = [member("b", "slow", &watched("b"), "west")];
+    assert_eq!(
+        refusals(&existing, &slow),
+        [
+            "ProtectedVm b: member-unfit: b cannot be a member of shop: its policy is slow, and that of a is gold; all \
+             members have the same"
+        ]
+    );
+    let both = [slow[0].clone(), member("a", "slow", &watched("a"), "west")];
+    assert_eq!(refusals(&existing, &both), [""; 0]);
+    let set: DeclarationSet = existing.into_iter().collect();
+    let refused = check_delete(&set, &set::key(Kind::ProtectedVm, &"b".parse().unwrap()));
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "ProtectedVm b is in use by shop"
+    );
+    assert_eq!(
+        check_delete(&set, &set::key(Kind::ConsistencyGroup, &"shop".parse().unwrap())),
+        Ok(())
+    );
+}
+
+#[test]
+fn a_second_monitor_belongs_to_one_vm() {
+    let mut applied = sites_and_policies();
+    applied.extend([
+        member("a", "gold", ", watchdogMonitor: /run/b", "west"),
+        member("b", "gold", "", "west"),
+    ]);
+    assert_eq!(
+        refusals(&[], &applied),
+        [
+            "ProtectedVm a: monitor-claimed: a names the monitor /run/b of the Site east, which is that of b",
+            "ProtectedVm b: monitor-claimed: b names the monitor /run/b of the Site east, which is that of a",
+        ]
+    );
+}

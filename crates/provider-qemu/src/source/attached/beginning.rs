@@ -1,13 +1,15 @@
 //! How a capture begins: which bitmaps take turns, and the order that lets nothing fall between them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use farshore_blocks::{ByteCount, ByteOffset, Extent, Sequence, VolumeIndex, clock::WallTime};
-use farshore_provider::{CaptureKind, CapturedVolume, Consistency, SourceError, StateOfBytes, StatedExtent};
+use farshore_provider::{
+    Accord, CaptureKind, CapturedVolume, Consistency, Participant, SourceError, StateOfBytes, StatedExtent,
+};
 use farshore_qmp::Command;
 use serde_json::json;
 
-use super::{Attached, Open, Rotation, Site, watching::Watched};
+use super::{Attached, Open, Rotation, Site, together::Switched, watching::Watched};
 use crate::freezer::Frozen;
 use crate::source::{
     acting::command,
@@ -45,6 +47,7 @@ struct Taken {
     captured_at: WallTime,
     consistency: Consistency,
     held: Duration,
+    accord: Option<Accord>,
     /// Of the disks that are to be read.
     exports: Vec<Shown>,
 }
@@ -64,7 +67,7 @@ impl Attached {
     pub(crate) async fn begin(
         &mut self,
         site: &Site,
-        ordered: Ordered,
+        (ordered, participant): (Ordered, Option<Participant>),
         number: u64,
     ) -> Result<QemuCapture, SourceError> {
         let Ordered { kind, next, .. } = ordered;
@@ -78,11 +81,18 @@ impl Attached {
             rotation,
         });
         if self.form == CaptureForm::Copy {
-            return self.begin_copy(site, ordered, (number, rotation)).await;
+            let why =
+                "an I/O thread serves a disk of it, which this QEMU cannot capture together with other VMs";
+            let accord = participant.map(|participant| {
+                participant.give_up(why);
+                Accord::Alone { why: why.to_owned() }
+            });
+            let capture = self.begin_copy(site, ordered, (number, rotation)).await?;
+            return Ok(QemuCapture { accord, ..capture });
         }
         let taken = match (kind, rotation) {
             (CaptureKind::Instant | CaptureKind::WholeInstant, Some(rotation)) => {
-                self.take_instant(site, (kind, rotation), &watched, ordered.wish)
+                self.take_instant(site, (kind, rotation), &watched, (ordered.wish, participant))
                     .await?
             }
             (
@@ -97,6 +107,7 @@ impl Attached {
             captured_at: taken.captured_at,
             consistency: taken.consistency,
             held: taken.held,
+            accord: taken.accord,
             volumes: Vec::with_capacity(self.disks.len()),
             readers: Vec::with_capacity(self.disks.len()),
         };
@@ -241,6 +252,7 @@ impl Attached {
             captured_at,
             consistency: Consistency::Crash { why: None },
             held: Duration::ZERO,
+            accord: None,
             exports,
         })
     }
@@ -253,7 +265,7 @@ impl Attached {
         site: &Site,
         (kind, rotation): (CaptureKind, Rotation),
         watched: &[Watched],
-        wish: Wish,
+        (wish, participant): (Wish, Option<Participant>),
     ) -> Result<Taken, SourceError> {
         self.need_scratch(site).await?;
         let fresh = self.on_all(rotation.fresh, |disk| BitmapChange::Add(disk.bitmaps_survive));
@@ -268,16 +280,24 @@ impl Attached {
         self.hypervisor.run_all(&commands).await?;
         // Dropped on the way, it is thawed.
         let frozen = freeze(site, wish).await;
-        let captured_at = WallTime::now();
-        let switching = Instant::now();
-        self.hypervisor.run_all(&[switch]).await?;
-        let held = switching.elapsed();
+        let Switched {
+            captured_at,
+            held,
+            accord,
+        } = match participant {
+            None => self.switch(switch).await?,
+            Some(participant) => {
+                let bitmap = self.bitmap(rotation.fresh);
+                self.switch_together((site, &bitmap), switch, participant).await?
+            }
+        };
         let consistency = thaw(site, frozen).await;
         let exports = self.show_instant((kind, rotation), watched).await?;
         Ok(Taken {
             captured_at,
             consistency,
             held,
+            accord,
             exports,
         })
     }

@@ -76,6 +76,7 @@ impl Attached {
             captured_at: copied.captured_at,
             consistency: copied.consistency,
             held: copied.held,
+            accord: None,
             volumes: copied.volumes,
             readers: copied.readers,
         };

@@ -1,0 +1,356 @@
+//! Instants that several VMs take together, and the watchdog that lets their guests go on whatever becomes of us.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use farshore_provider::{Accord, Capture, CaptureKind, InstantId, Outcome, Source, convene};
+use farshore_provider_qemu::{QemuCapture, QemuSource, WatchdogConfig};
+use serde_json::Value;
+
+use crate::{
+    replica::{IDENTITY, PAIR, Target, protected},
+    vm::Vm,
+};
+
+const LIMIT: Duration = Duration::from_secs(5);
+/// How long the watchdog waits for a word.
+const SILENCE: Duration = Duration::from_millis(300);
+/// And how long it goes on looking for a `stop` that comes late.
+const LATE: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(20);
+
+/// The example of this package, which cargo builds beside the tests.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let build = test.parent().and_then(Path::parent).unwrap();
+    build.join("examples/stop_watchdog")
+}
+
+/// A protected VM that can be a member of a group.
+struct Member {
+    vm: Vm,
+    source: QemuSource,
+    target: Target,
+}
+
+impl Member {
+    async fn start() -> Self {
+        let (vm, _, target) = protected(PAIR).await;
+        let watched_by = vm.second_monitor();
+        Self::watched_by(vm, target, Some(watched_by)).await
+    }
+
+    async fn watched_by(vm: Vm, target: Target, monitor: Option<PathBuf>) -> Self {
+        let mut config = vm.config(vm.machine(), &vm.monitor());
+        config.watchdog = monitor.map(|monitor| WatchdogConfig {
+            monitor,
+            program: program(),
+            leading_arguments: Vec::new(),
+        });
+        let mut source = QemuSource::new(config);
+        source.attach(IDENTITY, target.state()).await.unwrap();
+        Self { vm, source, target }
+    }
+
+    async fn seal(&mut self, capture: QemuCapture) {
+        let disks = self.target.with(&capture).await.unwrap();
+        self.target.seal(disks);
+        self.source.finish(capture, Outcome::Done).await.unwrap();
+    }
+}
+
+/// One round of two.
+async fn round(first: &mut Member, second: &mut Member, limit: Duration) -> [QemuCapture; 2] {
+    let mut participants = convene(InstantId(1), &["first", "second"], limit).into_iter();
+    let (one, two) = (participants.next().unwrap(), participants.next().unwrap());
+    let kind = CaptureKind::Instant;
+    let next = (first.target.newest.next(), second.target.newest.next());
+    let (one, two) = tokio::join!(
+        first.source.begin_together(kind, next.0, one),
+        second.source.begin_together(kind, next.1, two)
+    );
+    [one.unwrap(), two.unwrap()]
+}
+
+async fn status(vm: &Vm) -> String {
+    let status = vm.command("query-status", Value::Null).await.unwrap();
+    status["status"].as_str().unwrap().to_owned()
+}
+
+async fn until_running(vm: &Vm, within: Duration) -> Duration {
+    let began = Instant::now();
+    while status(vm).await != "running" {
+        assert!(began.elapsed() < within, "it stands still");
+    }
+    began.elapsed()
+}
+
+fn why(capture: &QemuCapture) -> String {
+    match capture.accord() {
+        Some(Accord::Alone { why }) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_vms_take_one_instant_again_and_again_and_their_guests_go_on() {
+    let (mut first, mut second) = (Member::start().await, Member::start().await);
+    for _ in 0..3 {
+        let [one, two] = round(&mut first, &mut second, LIMIT).await;
+        assert_eq!(one.accord(), Some(Accord::Together(InstantId(1))));
+        assert_eq!(two.accord(), Some(Accord::Together(InstantId(1))));
+        assert_eq!(one.captured_at(), two.captured_at());
+        for capture in [&one, &two] {
+            assert!(
+                capture.held() > Duration::ZERO && capture.held() < LIMIT,
+                "{:?}",
+                capture.held()
+            );
+        }
+        for member in [&first, &second] {
+            assert_eq!(status(&member.vm).await, "running");
+        }
+        first.seal(one).await;
+        second.seal(two).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_pause_is_taken_along_and_stays() {
+    let (mut first, mut second) = (Member::start().await, Member::start().await);
+    second.vm.command("stop", Value::Null).await.unwrap();
+    let [one, two] = round(&mut first, &mut second, LIMIT).await;
+    assert_eq!(one.accord(), Some(Accord::Together(InstantId(1))));
+    assert_eq!(two.accord(), Some(Accord::Together(InstantId(1))));
+    assert_eq!(two.held(), Duration::ZERO);
+    assert_eq!(status(&first.vm).await, "running");
+    assert_eq!(status(&second.vm).await, "paused");
+    first.seal(one).await;
+    second.seal(two).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_watchdog_no_guest_is_stopped_and_the_instants_are_told_apart() {
+    let mut first = Member::start().await;
+    let (vm, _, target) = protected(PAIR).await;
+    let mut second = Member::watched_by(vm, target, None).await;
+    let [one, two] = round(&mut first, &mut second, LIMIT).await;
+    assert!(
+        why(&one).contains("second: it has no second monitor"),
+        "{}",
+        why(&one)
+    );
+    assert!(why(&two).contains("no second monitor"), "{}", why(&two));
+    first.seal(one).await;
+    second.seal(two).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_monitor_of_another_vm_is_refused() {
+    let mut first = Member::start().await;
+    let (vm, _, target) = protected(PAIR).await;
+    let (stranger, _) = (Vm::start(PAIR).await, ());
+    let mut second = Member::watched_by(vm, target, Some(stranger.second_monitor())).await;
+    let [one, two] = round(&mut first, &mut second, LIMIT).await;
+    assert!(why(&two).contains("another VM's"), "{}", why(&two));
+    first.seal(one).await;
+    second.seal(two).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_is_too_short_costs_the_round_and_nothing_else() {
+    let (mut first, mut second) = (Member::start().await, Member::start().await);
+    let [one, two] = round(&mut first, &mut second, Duration::ZERO).await;
+    assert_eq!(why(&one), why(&two));
+    for member in [&first, &second] {
+        assert_eq!(status(&member.vm).await, "running");
+    }
+    first.seal(one).await;
+    second.seal(two).await;
+    let [one, two] = round(&mut first, &mut second, LIMIT).await;
+    assert_eq!(one.accord(), Some(Accord::Together(InstantId(1))));
+    first.seal(one).await;
+    second.seal(two).await;
+}
+
+/// A watchdog by itself, told what to do by a test.
+struct Watching {
+    process: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+impl Watching {
+    async fn of(vm: &Vm) -> Self {
+        let bitmap = bitmap_of(vm).await;
+        let mut process = Command::new(program())
+            .arg(vm.second_monitor())
+            .arg(bitmap)
+            .arg(vm.scratch().join("stopping"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut watching = Self {
+            input: process.stdin.take(),
+            output: BufReader::new(process.stdout.take().unwrap()),
+            process,
+        };
+        assert_eq!(watching.heard(), "ready");
+        watching
+    }
+
+    fn heard(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn tell(&mut self, word: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{word}").unwrap();
+    }
+
+    fn arm(&mut self, limit: Duration) {
+        self.tell(&format!("arm {}", limit.as_millis()));
+        assert_eq!(self.heard(), "armed");
+    }
+
+    /// As when whoever told it what to do is killed.
+    fn lose(&mut self) {
+        self.input = None;
+    }
+}
+
+async fn bitmap_of(vm: &Vm) -> String {
+    let nodes = vm
+        .command("query-named-block-nodes", serde_json::json!({"flat": true}))
+        .await
+        .unwrap();
+    let nodes = nodes.as_array().unwrap();
+    let mut bitmaps = nodes
+        .iter()
+        .filter_map(|node| node["dirty-bitmaps"].as_array())
+        .flatten();
+    bitmaps.next().unwrap()["name"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_stopper_died_or_hangs_or_overruns_goes_on() {
+    let (vm, _, _) = protected(PAIR).await;
+    // It died.
+    let mut watching = Watching::of(&vm).await;
+    watching.arm(LONG);
+    vm.command("stop", Value::Null).await.unwrap();
+    watching.lose();
+    assert!(until_running(&vm, LONG).await < SILENCE);
+    watching.process.wait().unwrap();
+    // It hangs.
+    let mut watching = Watching::of(&vm).await;
+    watching.arm(LONG);
+    vm.command("stop", Value::Null).await.unwrap();
+    let stood = until_running(&vm, LONG).await;
+    assert!(stood < SILENCE * 2, "{stood:?}");
+    watching.tell("disarm");
+    assert_eq!(watching.heard(), "disturbed");
+    // It says that it lives, but takes too long.
+    watching.arm(SILENCE * 2);
+    vm.command("stop", Value::Null).await.unwrap();
+    let began = Instant::now();
+    while status(&vm).await != "running" {
+        watching.tell("alive");
+        assert!(began.elapsed() < LONG, "it stands still");
+    }
+    assert!(
+        (SILENCE..SILENCE * 4).contains(&began.elapsed()),
+        "{:?}",
+        began.elapsed()
+    );
+    watching.tell("disarm");
+    assert_eq!(watching.heard(), "disturbed");
+    // It is all right.
+    watching.arm(LONG);
+    vm.command("stop", Value::Null).await.unwrap();
+    vm.command("cont", Value::Null).await.unwrap();
+    watching.tell("disarm");
+    assert_eq!(watching.heard(), "undisturbed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_comes_after_its_stopper_died_is_undone_too() {
+    let (vm, _, _) = protected(PAIR).await;
+    let mut watching = Watching::of(&vm).await;
+    watching.arm(LONG);
+    watching.lose();
+    tokio::time::sleep(SILENCE).await;
+    vm.command("stop", Value::Null).await.unwrap();
+    until_running(&vm, LATE).await;
+    watching.process.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_armed_leaves_an_operators_pause_alone() {
+    let (vm, _, _) = protected(PAIR).await;
+    let mut watching = Watching::of(&vm).await;
+    watching.arm(LONG);
+    vm.command("stop", Value::Null).await.unwrap();
+    vm.command("cont", Value::Null).await.unwrap();
+    watching.tell("disarm");
+    assert_eq!(watching.heard(), "undisturbed");
+    vm.command("stop", Value::Null).await.unwrap();
+    tokio::time::sleep(SILENCE * 2).await;
+    assert_eq!(status(&vm).await, "paused");
+    watching.lose();
+    watching.process.wait().unwrap();
+    assert_eq!(status(&vm).await, "paused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_someone_else_let_go_is_noticed() {
+    let (vm, _, _) = protected(PAIR).await;
+    let mut watching = Watching::of(&vm).await;
+    watching.arm(LONG);
+    for command in ["stop", "cont", "stop", "cont"] {
+        vm.command(command, Value::Null).await.unwrap();
+    }
+    watching.tell("disarm");
+    assert_eq!(watching.heard(), "disturbed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_stopper_and_watchdog_were_both_killed_goes_on_with_the_next_attachment() {
+    let (vm, _, target) = protected(PAIR).await;
+    let mark = vm.scratch().join("stopping");
+    let mut watching = Watching::of(&vm).await;
+    watching.arm(LONG);
+    std::fs::write(&mark, "").unwrap();
+    vm.command("stop", Value::Null).await.unwrap();
+    watching.process.kill().unwrap();
+    watching.process.wait().unwrap();
+    let mut source = vm.source();
+    source.attach(IDENTITY, target.state()).await.unwrap();
+    assert_eq!((status(&vm).await.as_str(), mark.exists()), ("running", false));
+    // Without the mark it is an operator's.
+    vm.command("stop", Value::Null).await.unwrap();
+    source.attach(IDENTITY, target.state()).await.unwrap();
+    assert_eq!(status(&vm).await, "paused");
+    vm.command("cont", Value::Null).await.unwrap();
+    // Where only the stopper is killed, the watchdog takes the mark away.
+    let mut watching = Watching::of(&vm).await;
+    watching.arm(LONG);
+    std::fs::write(&mark, "").unwrap();
+    vm.command("stop", Value::Null).await.unwrap();
+    watching.lose();
+    watching.process.wait().unwrap();
+    assert_eq!((status(&vm).await.as_str(), mark.exists()), ("running", false));
+}

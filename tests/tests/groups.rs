@@ -1,0 +1,289 @@
+//! Consistency groups: two VMs that write in turn never show the second ahead of the first, whatever happens to the replicator.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a scenario fails by panicking, with the place where it did"
+)]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
+};
+
+use farshore_blocks::{ByteOffset, Sequence, VolumeIndex};
+use farshore_tests::{
+    Lab, eventually,
+    lab::LabOptions,
+    relay::{self, NUMBER_AT, Pauses, Relay},
+};
+use farshore_vault::VaultReader;
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(180);
+/// The group's hold limit.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Who is silent for so long is dead to the watchdog, but for what it was told just before.
+const SILENCE: Duration = Duration::from_millis(220);
+/// Under emulation on a busy machine everything may take a while.
+const SILENCE_AND_SLACK: Duration = Duration::from_millis(1000);
+const NAMES: [&str; 2] = ["first", "second"];
+
+/// A lab with the two VMs, protected.
+struct Scene {
+    lab: Lab,
+    directory: PathBuf,
+    disks: [PathBuf; 2],
+    pauses: [Pauses; 2],
+}
+
+impl Scene {
+    fn start() -> Self {
+        let mut lab = Lab::start(LabOptions {
+            interval: "200ms".to_owned(),
+            policy: Some("fastMode: {guestCostLimit: 50%}".to_owned()),
+            ..LabOptions::default()
+        });
+        let directory = lab.vms();
+        let relay = Relay::start(&directory, NAMES);
+        let vms = [relay.first, relay.second];
+        let documents: Vec<_> = vms.iter().map(|vm| relay::document(&directory, vm)).collect();
+        let pauses = vms.each_ref().map(|vm| Pauses::of(&directory, vm));
+        let disks = vms.each_ref().map(|vm| vm.root());
+        for vm in vms {
+            let _ = lab.adopt_bare(vm);
+        }
+        let _ = lab.apply(&documents.join("---\n")).done();
+        for name in NAMES {
+            lab.control().protected(name, SOON);
+        }
+        Self {
+            lab,
+            directory,
+            disks,
+            pauses,
+        }
+    }
+
+    fn group(&self, members: &str) {
+        let seconds = LIMIT.as_secs();
+        let document = format!(
+            "apiVersion: farshore/v1\nkind: ConsistencyGroup\nmetadata: {{name: pair}}\n\
+             spec: {{members: [{members}], holdLimit: {seconds}s}}\n"
+        );
+        let _ = self.lab.apply(&document).done();
+    }
+
+    /// The instants that points of both are of, with their numbers.
+    fn instants(&self) -> BTreeMap<String, [u64; 2]> {
+        let [first, second] = NAMES.map(|name| self.points(name));
+        let both = first.iter().filter_map(|(instant, one)| {
+            let other = second.get(instant)?;
+            Some((instant.clone(), [*one, *other]))
+        });
+        both.collect()
+    }
+
+    fn points(&self, name: &str) -> BTreeMap<String, u64> {
+        let listed = self
+            .lab
+            .cli
+            .run(&["get", "points", name, "-o", "json"])
+            .done()
+            .json();
+        let points = listed["items"].as_array().unwrap().iter();
+        points
+            .map(|point| {
+                let instant = point["instant"].as_str().unwrap().to_owned();
+                (instant, point["sequence"].as_u64().unwrap())
+            })
+            .collect()
+    }
+
+    fn instants_at_least(&self, count: usize) -> BTreeMap<String, [u64; 2]> {
+        eventually(LONG, "common instants", || {
+            let instants = self.instants();
+            (instants.len() >= count).then_some(instants)
+        })
+    }
+
+    fn described(&self) -> Value {
+        let page = self.lab.cli.run(&["describe", "group", "pair", "-o", "json"]);
+        page.done().json()
+    }
+
+    fn both_run(&self) {
+        for name in NAMES {
+            eventually(SOON, "it runs", || {
+                let status = self.lab.bare(name).ask("query-status", Value::Null);
+                (status["status"] == "running").then_some(())
+            });
+        }
+        let _ = relay::goes_on(&self.disks[0], &self.disks[1]);
+    }
+
+    fn pauses(&self) -> Vec<Duration> {
+        self.pauses.iter().flat_map(Pauses::all).collect()
+    }
+}
+
+/// The number that each point of these instants holds.
+fn numbers(vault: &Path, instants: &BTreeMap<String, [u64; 2]>) -> Vec<[u32; 2]> {
+    let reader = VaultReader::open(vault).unwrap();
+    let chains = reader.chains().unwrap();
+    let chain = |name: &str| {
+        chains
+            .iter()
+            .find(|(_, described)| described.vm == name)
+            .unwrap()
+            .0
+    };
+    let chains = NAMES.map(chain);
+    let number = |place: usize, sequence: u64| {
+        let point = reader.open_point(chains[place], Sequence(sequence)).unwrap();
+        let mut bytes = [0; 4];
+        point
+            .read_at(VolumeIndex(0), ByteOffset(NUMBER_AT), &mut bytes)
+            .unwrap();
+        u32::from_le_bytes(bytes)
+    };
+    instants
+        .values()
+        .map(|[first, second]| [number(0, *first), number(1, *second)])
+        .collect()
+}
+
+/// What the first had written before the second did is there, and what the second had not seen yet is not.
+fn judge(numbers: &[[u32; 2]]) {
+    for [first, second] in numbers {
+        assert!(
+            (1..=2).contains(&first.saturating_sub(*second)),
+            "{first} and {second} are of no one instant, among {numbers:?}"
+        );
+    }
+}
+
+#[test]
+fn two_vms_of_a_group_are_at_one_instant_in_over_a_hundred_points_and_members_come_and_go() {
+    let scene = Scene::start();
+    // By themselves they have no instant in common, and are not stopped for any.
+    assert_eq!(scene.instants(), BTreeMap::new());
+    assert_eq!(scene.pauses(), [Duration::ZERO; 0]);
+    scene.group("first, second");
+    let instants = scene.instants_at_least(110);
+    let found = numbers(&scene.lab.vault(), &instants);
+    judge(&found);
+    let mut different = found.clone();
+    different.dedup();
+    println!("{} instants, {} different pairs", found.len(), different.len());
+    assert!(different.len() > 20, "they wrote too little: {found:?}");
+    let described = scene.described();
+    assert!(described["instant"].is_string(), "{described:#}");
+    let longest = described["longestHoldSeconds"].as_f64().unwrap();
+    let mut pauses = scene.pauses();
+    pauses.sort();
+    println!(
+        "hold told {longest} s; seen by QEMU: median {:?}, longest {:?}",
+        pauses[pauses.len() / 2],
+        pauses.last()
+    );
+    assert!(longest > 0.0 && longest <= LIMIT.as_secs_f64(), "{longest}");
+    assert!(pauses.iter().all(|pause| *pause <= LIMIT), "{pauses:?}");
+    scene.both_run();
+
+    // One leaves, and the other is not stopped any more.
+    scene.group("first");
+    scene.lab.cli.vm_when("first", "no other member", SOON, |_| {
+        let described = scene.described();
+        described["members"].as_array().unwrap().len() == 1
+    });
+    sleep(Duration::from_secs(2));
+    let before = (scene.pauses().len(), scene.instants().len());
+    for name in NAMES {
+        let _ = scene.lab.cli.point_after_now(name, SOON);
+    }
+    assert_eq!((scene.pauses().len(), scene.instants().len()), before);
+    // It comes back, protected all the while.
+    scene.group("first, second");
+    let instants = scene.instants_at_least(before.1 + 5);
+    judge(&numbers(&scene.lab.vault(), &instants));
+    let used = scene.lab.cli.run(&["delete", "vm", "first"]);
+    assert_eq!(
+        (used.status, used.stderr.contains("in-use")),
+        (3, true),
+        "{}",
+        used.stderr
+    );
+    let _ = scene.lab.cli.run(&["delete", "group", "pair"]).done();
+    for name in NAMES {
+        scene.lab.delete_vm(name);
+        assert_eq!(scene.lab.bare(name).traces(), [""; 0]);
+    }
+    assert!(scene.directory.exists());
+}
+
+#[test]
+fn a_replicator_that_is_killed_or_hangs_in_the_middle_leaves_no_vm_standing_and_the_next_points_are_right() {
+    let mut scene = Scene::start();
+    scene.group("first, second");
+    let mut known = scene.instants_at_least(5).len();
+    for round in 0..16_u32 {
+        // QEMU flushes what it stops, which gives us time to hit it while it stands still.
+        for name in NAMES {
+            let pattern = u8::try_from(round + 1).unwrap();
+            scene.lab.bare(name).write("vddata", pattern, 0, 8 << 20);
+        }
+        scene.pauses[usize::from(round % 4 > 1)].await_stop();
+        if round % 2 == 0 {
+            scene.lab.east.kill9();
+            scene.both_run();
+            scene.lab.east.restart();
+        } else {
+            scene.lab.east.freeze();
+            scene.both_run();
+            scene.lab.east.thaw();
+        }
+        let instants = scene.instants_at_least(known + 3);
+        known = instants.len();
+        judge(&numbers(&scene.lab.vault(), &instants));
+    }
+    let mut pauses = scene.pauses();
+    pauses.sort();
+    let longest = &pauses[pauses.len().saturating_sub(12)..];
+    println!(
+        "{} pauses, median {:?}, longest {longest:?}",
+        pauses.len(),
+        pauses[pauses.len() / 2]
+    );
+    assert!(
+        longest.iter().all(|pause| *pause < SILENCE_AND_SLACK),
+        "{longest:?}"
+    );
+    assert!(
+        longest.iter().any(|pause| *pause >= SILENCE),
+        "none was hit while it stood still: {longest:?}"
+    );
+}
+
+#[test]
+fn an_operators_pause_is_not_undone_and_the_others_go_on_having_instants_with_it() {
+    let scene = Scene::start();
+    scene.group("first, second");
+    let known = scene.instants_at_least(3).len();
+    let _ = scene.lab.bare("second").ask("stop", Value::Null);
+    // The first waits for the second, and writes nothing any more; its disk is written as if it did.
+    for pattern in 1..4 {
+        scene.lab.bare("first").write("vddata", pattern, 0, 65536);
+        let wanted = known + usize::from(pattern);
+        let _ = scene.instants_at_least(wanted);
+    }
+    let status = scene.lab.bare("second").ask("query-status", Value::Null);
+    assert_eq!(status["status"], "paused");
+    let _ = scene.lab.bare("second").ask("cont", Value::Null);
+    scene.both_run();
+    judge(&numbers(&scene.lab.vault(), &scene.instants_at_least(known + 5)));
+}

@@ -166,12 +166,7 @@ impl Armed<'_> {
             let deadline = end.min(Instant::now() + SILENCE);
             match next(words, deadline).await {
                 Came::Alive => {}
-                Came::Disarm => {
-                    self.count();
-                    // Ours is one of them, whether it was seen yet or not.
-                    let seen = if self.resumes > 1 { DISTURBED } else { UNDISTURBED };
-                    return Told::Disarm(seen);
-                }
+                Came::Disarm => return Told::Disarm(self.seen().await),
                 Came::End => {
                     self.resume().await;
                     self.resume_a_queued_stop(words).await;
@@ -193,6 +188,21 @@ impl Armed<'_> {
                 Some(_) => {}
                 None => return Told::Nothing,
             }
+        }
+    }
+
+    /// Whether anyone but us let the guest go on. A monitor answers behind all events of what went before.
+    async fn seen(&mut self) -> &'static str {
+        let asked = self
+            .monitor
+            .execute_within("query-status", Value::Null, COMMAND)
+            .await;
+        self.count();
+        // Ours is one of them.
+        if asked.is_ok() && self.resumes <= 1 {
+            UNDISTURBED
+        } else {
+            DISTURBED
         }
     }
 

@@ -115,14 +115,13 @@ impl Frame {
     /// When `raw` is empty or larger than [`MAX_FRAME_BYTES`], or runs past the largest offset.
     pub fn from_raw(volume: VolumeIndex, offset: ByteOffset, raw: Bytes) -> Result<Self, FrameError> {
         let extent = checked_extent(offset, raw.len())?;
-        let crc32 = crc32fast::hash(&raw);
         if is_zero(&raw) {
             return Self::zero(volume, extent);
         }
         Ok(Self {
             volume,
             extent,
-            crc32,
+            crc32: crc32fast::hash(&raw),
             encoding: Encoding::Raw,
             payload: raw.clone(),
             raw,

@@ -3,9 +3,12 @@
 //! A read is complete when its chunks cover every byte exactly once: a server that leaves a gap must not be taken for
 //! one that sent zeroes.
 
+use std::io;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut, buf::Limit};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::wire::error_code::ErrorCode;
 use crate::wire::reply::{ErrorReport, WireDescriptor};
@@ -57,10 +60,20 @@ pub(super) struct Refusal {
 /// The content of a read, as far as it has come.
 pub(super) struct ReadAssembly {
     offset: u64,
+    length: usize,
+    /// As far as anything has come; its memory is not touched before.
     content: BytesMut,
     /// Sorted, disjoint and not touching.
     covered: Vec<Range<usize>>,
     refusal: Option<Refusal>,
+}
+
+/// Where a piece's bytes go.
+pub(super) enum Room<'content> {
+    /// So many bytes are appended to what has come.
+    Behind(Limit<&'content mut BytesMut>),
+    /// These are replaced.
+    Within(&'content mut [u8]),
 }
 
 /// The status of one context, as far as it has come.
@@ -79,35 +92,73 @@ impl From<ErrorReport> for Refusal {
     }
 }
 
+impl Room<'_> {
+    /// Fills it from `reader`.
+    pub(super) async fn fill_from(self, reader: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+        match self {
+            Self::Within(bytes) => reader.read_exact(bytes).await.map(drop),
+            Self::Behind(mut behind) => {
+                while behind.has_remaining_mut() {
+                    if reader.read_buf(&mut behind).await? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 impl ReadAssembly {
-    /// Everything starts as zeroes, which is what holes stay.
     pub(super) fn new(offset: u64, length: u32) -> Self {
-        let content = BytesMut::zeroed(usize::try_from(length).unwrap_or(usize::MAX));
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
         Self {
             offset,
-            content,
+            length,
+            content: BytesMut::with_capacity(length),
             covered: Vec::new(),
             refusal: None,
         }
     }
 
-    /// The whole content, for a reply without chunks.
-    pub(super) fn whole(&mut self) -> &mut [u8] {
+    /// Room for the whole content, for a reply without chunks.
+    pub(super) fn whole(&mut self) -> Room<'_> {
         self.covered = vec![Range {
             start: 0,
-            end: self.content.len(),
+            end: self.length,
         }];
-        &mut self.content
+        self.content.clear();
+        Room::Behind((&mut self.content).limit(self.length))
     }
 
-    /// Claims a piece: its place in the content, to be filled with data.
-    pub(super) fn piece(&mut self, offset: u64, length: u32) -> Result<&mut [u8], Violation> {
+    /// Claims a piece: room for its bytes.
+    pub(super) fn piece(&mut self, offset: u64, length: u32) -> Result<Room<'_>, Violation> {
         let refused = Violation::Piece { offset, length };
         let Some(piece) = self.place(offset, length) else {
             return Err(refused);
         };
         self.cover(piece.clone(), refused.clone())?;
-        self.content.get_mut(piece).ok_or(refused)
+        if piece.start == self.content.len() {
+            return Ok(Room::Behind((&mut self.content).limit(piece.len())));
+        }
+        // What lies before it comes later.
+        self.reach(piece.end);
+        self.content.get_mut(piece).map(Room::Within).ok_or(refused)
+    }
+
+    /// Claims a piece that is all zero.
+    pub(super) fn hole(&mut self, offset: u64, length: u32) -> Result<(), Violation> {
+        match self.piece(offset, length)? {
+            Room::Behind(mut behind) => behind.put_bytes(0, behind.remaining_mut()),
+            Room::Within(bytes) => bytes.fill(0),
+        }
+        Ok(())
+    }
+
+    fn reach(&mut self, end: usize) {
+        if self.content.len() < end {
+            self.content.resize(end, 0);
+        }
     }
 
     pub(super) fn refuse(&mut self, refusal: Refusal) {
@@ -119,7 +170,9 @@ impl ReadAssembly {
             return Ok(Err(refusal));
         }
         match self.covered.as_slice() {
-            [all] if all.start == 0 && all.end == self.content.len() => Ok(Ok(self.content.freeze())),
+            [all] if all.start == 0 && all.end == self.length && self.content.len() == self.length => {
+                Ok(Ok(self.content.freeze()))
+            }
             _ => Err(Violation::Incomplete),
         }
     }
@@ -127,7 +180,7 @@ impl ReadAssembly {
     fn place(&self, offset: u64, length: u32) -> Option<Range<usize>> {
         let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
         let end = start.checked_add(usize::try_from(length).ok()?)?;
-        (length > 0 && end <= self.content.len()).then_some(start..end)
+        (length > 0 && end <= self.length).then_some(start..end)
     }
 
     fn cover(&mut self, piece: Range<usize>, refused: Violation) -> Result<(), Violation> {

@@ -75,7 +75,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         }
         let mut waiting = self.in_flight.take(reply.cookie)?;
         match &mut waiting.request {
-            WaitingFor::Read(assembly, _) => self.reader.read_exact(assembly.whole()).await?,
+            WaitingFor::Read(assembly, _) => assembly.whole().fill_from(&mut self.reader).await?,
             WaitingFor::Status(..) => return Err(Violation::WrongKind.into()),
         };
         self.finish(reply.cookie, waiting)
@@ -122,14 +122,13 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                     .checked_sub(CHUNK_OFFSET_BYTES)
                     .ok_or(wrong_length)?;
                 let offset = self.reader.read_u64().await?;
-                self.reader.read_exact(assembly.piece(offset, length)?).await?;
-                Ok(())
+                let room = assembly.piece(offset, length)?;
+                Ok(room.fill_from(&mut self.reader).await?)
             }
             (ChunkKind::OFFSET_HOLE, WaitingFor::Read(assembly, _)) if payload_bytes == CHUNK_HOLE_BYTES => {
                 let payload = self.payload_bytes(payload_bytes).await?;
                 let (offset, length) = hole(&payload)?;
-                assembly.piece(offset, length)?;
-                Ok(())
+                Ok(assembly.hole(offset, length)?)
             }
             (ChunkKind::BLOCK_STATUS, WaitingFor::Status(assembly, _)) => {
                 if payload_bytes > STATUS_PAYLOAD_BYTES_MAXIMUM {

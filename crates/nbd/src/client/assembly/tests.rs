@@ -2,9 +2,20 @@
 
 use proptest::prelude::*;
 
-use super::{PIECES_MAXIMUM, ReadAssembly, Refusal, StatusAssembly, Violation};
+use bytes::BufMut;
+
+use super::{PIECES_MAXIMUM, ReadAssembly, Refusal, Room, StatusAssembly, Violation};
 use crate::wire::error_code::ErrorCode;
 use crate::wire::reply::WireDescriptor;
+
+impl Room<'_> {
+    fn fill(self, byte: u8) {
+        match self {
+            Self::Behind(mut behind) => behind.put_bytes(byte, behind.remaining_mut()),
+            Self::Within(bytes) => bytes.fill(byte),
+        }
+    }
+}
 
 const BASE: u64 = 1000;
 const LENGTH: u32 = 40;
@@ -23,9 +34,9 @@ proptest! {
                 .collect();
             let fits = !place.is_empty() && place.iter().all(|index| expected.get(*index) == Some(&None));
             match assembly.piece(offset, length) {
-                Ok(content) => {
+                Ok(room) => {
                     prop_assert!(fits);
-                    content.fill(fill);
+                    room.fill(fill);
                     place.iter().for_each(|index| expected[*index] = Some(fill));
                 }
                 Err(violation) => {

@@ -1,5 +1,9 @@
 //! The wire and nothing else: generated messages and services of `farshore.v1`.
 
+mod codec;
+
+pub use codec::{MessageCodec, MessageEncoder};
+
 /// Package `farshore.v1`.
 #[allow(
     missing_docs,

@@ -9,8 +9,9 @@ use tonic::transport::{Endpoint, Server};
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 2 * STREAM_WINDOW_BYTES;
-/// With HTTP/2's 16 KiB a message of 1 MiB is received in 64 pieces.
-const FRAME_BYTES: u32 = 1024 * 1024;
+/// With HTTP/2's 16 KiB a message of 1 MiB is received in 64 pieces. With a whole message in a piece tonic first takes it into a buffer, then learns from
+/// it how long the message is, and moves it to one that is twice as long.
+const FRAME_BYTES: u32 = 128 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(3);
 

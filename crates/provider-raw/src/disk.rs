@@ -3,15 +3,14 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{FileExt, FileTypeExt, MetadataExt},
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use farshore_blocks::{ByteCount, ByteOffset, Extent};
-use farshore_provider::{StateOfBytes, StatedExtent};
+use farshore_provider::{DiskFile, StateOfBytes, StatedExtent};
 use rustix::{
     fs::{SeekFrom, major, minor, seek},
     io::Errno,
@@ -89,7 +88,7 @@ pub(crate) enum Stamp {
 #[derive(Debug, Clone)]
 pub(crate) struct RawDisk {
     path: PathBuf,
-    file: Arc<File>,
+    bytes: DiskFile,
     size: ByteCount,
 }
 
@@ -115,7 +114,7 @@ impl RawDisk {
         }
         Ok(Self {
             path: path.to_owned(),
-            file: Arc::new(file),
+            bytes: DiskFile::cached(file),
             size,
         })
     }
@@ -130,7 +129,11 @@ impl RawDisk {
 
     /// As it is now.
     pub(crate) fn stamp(&self) -> Result<Stamp, DiskError> {
-        let metadata = self.file.metadata().map_err(|source| self.unusable(source))?;
+        let metadata = self
+            .bytes
+            .file()
+            .metadata()
+            .map_err(|source| self.unusable(source))?;
         if !metadata.file_type().is_block_device() {
             return Ok(Stamp::File {
                 device: metadata.dev(),
@@ -141,9 +144,12 @@ impl RawDisk {
             });
         }
         // What is in the page cache is counted once it is written back.
-        self.file.sync_all().map_err(|source| self.unusable(source))?;
+        self.bytes
+            .file()
+            .sync_all()
+            .map_err(|source| self.unusable(source))?;
         let number = metadata.rdev();
-        let size = seek(&*self.file, SeekFrom::End(0)).map_err(|error| self.unusable(error.into()))?;
+        let size = seek(self.bytes.file(), SeekFrom::End(0)).map_err(|error| self.unusable(error.into()))?;
         Ok(Stamp::Device {
             number,
             boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")
@@ -156,7 +162,11 @@ impl RawDisk {
     /// Whether nobody wrote to a file in the last moments: its times move in steps, so that a write right after another
     /// one may leave them as they are.
     pub(crate) fn is_quiet(&self, now: SystemTime) -> Result<bool, DiskError> {
-        let metadata = self.file.metadata().map_err(|source| self.unusable(source))?;
+        let metadata = self
+            .bytes
+            .file()
+            .metadata()
+            .map_err(|source| self.unusable(source))?;
         if metadata.file_type().is_block_device() {
             return Ok(true);
         }
@@ -183,7 +193,7 @@ impl RawDisk {
         let mut extents = Vec::new();
         let mut at = 0;
         // Devices and some file systems know nothing of holes.
-        if let Err(Errno::INVAL) = seek(&*self.file, SeekFrom::Data(0)) {
+        if let Err(Errno::INVAL) = seek(self.bytes.file(), SeekFrom::Data(0)) {
             extents.extend(stated(0, self.size.0, StateOfBytes::Data));
             return Ok(extents);
         }
@@ -205,19 +215,16 @@ impl RawDisk {
 
     /// `None` where there is nothing of the kind any more.
     fn seek(&self, to: SeekFrom) -> Result<Option<u64>, DiskError> {
-        match seek(&*self.file, to) {
+        match seek(self.bytes.file(), to) {
             Ok(at) => Ok(Some(at)),
             Err(Errno::NXIO) => Ok(None),
             Err(error) => Err(self.unusable(error.into())),
         }
     }
 
-    /// The bytes of `extent`. It blocks.
-    pub(crate) fn read(&self, extent: Extent) -> io::Result<Bytes> {
-        let length = usize::try_from(extent.length().0).unwrap_or(usize::MAX);
-        let mut bytes = BytesMut::zeroed(length);
-        self.file.read_exact_at(&mut bytes, extent.start().0)?;
-        Ok(bytes.freeze())
+    /// The bytes of `extent`.
+    pub(crate) async fn read(&self, extent: Extent) -> io::Result<Bytes> {
+        self.bytes.read_beside(extent).await
     }
 
     fn unusable(&self, source: io::Error) -> DiskError {
@@ -235,7 +242,7 @@ fn stated(start: u64, end: u64, state: StateOfBytes) -> Option<StatedExtent> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::{os::unix::fs::FileExt, process::Command};
 
     use super::*;
 
@@ -264,7 +271,7 @@ mod tests {
         for stated in disk.extents().unwrap() {
             assert_eq!(stated.extent.start().0, through);
             through = stated.extent.end().0;
-            let bytes = disk.read(stated.extent).unwrap();
+            let bytes = disk.bytes.read(stated.extent).unwrap();
             match stated.state {
                 StateOfBytes::Zero => assert!(bytes.iter().all(|byte| *byte == 0)),
                 StateOfBytes::Data => data += stated.extent.length().0,
@@ -284,6 +291,7 @@ mod tests {
         let disk = RawDisk::open(&path).unwrap();
         let before = disk.stamp().unwrap();
         let _ = disk
+            .bytes
             .read(Extent::new(ByteOffset(0), ByteCount(4096)).unwrap())
             .unwrap();
         assert_eq!(disk.stamp().unwrap(), before);
@@ -332,6 +340,7 @@ mod tests {
         writer.sync_all().unwrap();
         let after = disk.stamp().unwrap();
         let read = disk
+            .bytes
             .read(Extent::new(ByteOffset(MIB), ByteCount(4096)).unwrap())
             .unwrap();
         drop((disk, writer));

@@ -312,9 +312,7 @@ impl Capture for RawCapture {
         };
         let disk = self.disks.get(volume.as_usize()).cloned();
         let disk = disk.ok_or_else(|| failed("there is no such volume".into()))?;
-        let read = tokio::task::spawn_blocking(move || disk.read(extent)).await;
-        read.map_err(|error| failed(Box::new(error)))?
-            .map_err(|error| failed(Box::new(error)))
+        disk.read(extent).await.map_err(|error| failed(Box::new(error)))
     }
 }
 

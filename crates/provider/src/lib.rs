@@ -3,6 +3,7 @@
 
 mod check;
 mod compute;
+mod disk_file;
 mod machine;
 mod round;
 mod source;
@@ -12,6 +13,7 @@ pub use compute::{
     Compute, ComputeError, IsolationProof, Leak, NetworkAttachment, RecoveredVm, RecoveryDisk, RecoveryId,
     RecoveryRequest, VmCondition,
 };
+pub use disk_file::{Caching, DiskFile};
 pub use machine::{DiskBus, DiskSpecification, Firmware, MachineSpecification, NicSpecification};
 pub use round::{Accord, InstantId, Participant, convene};
 pub use source::{

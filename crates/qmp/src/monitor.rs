@@ -136,6 +136,7 @@ pub struct Monitor {
     lost: watch::Receiver<Option<Arc<ConnectionLoss>>>,
     next_id: AtomicU64,
     version: Version,
+    listener: Option<i32>,
     task: JoinHandle<()>,
 }
 
@@ -169,6 +170,7 @@ impl Monitor {
                 path: path.to_owned(),
                 source,
             })?;
+        let listener = stream.peer_cred().ok().and_then(|peer| peer.pid());
         let mut connection = Connection::new(stream);
         let version = greeting(&mut connection)
             .await
@@ -176,7 +178,7 @@ impl Monitor {
                 path: path.to_owned(),
                 source,
             })?;
-        let monitor = Self::serve(connection, version);
+        let monitor = Self::serve(connection, version, listener);
         monitor
             .execute_within("qmp_capabilities", Value::Null, within)
             .await?;
@@ -184,7 +186,7 @@ impl Monitor {
         Ok(monitor)
     }
 
-    fn serve(connection: Connection, version: Version) -> Self {
+    fn serve(connection: Connection, version: Version, listener: Option<i32>) -> Self {
         let (requests, incoming) = mpsc::channel(QUEUED_REQUESTS);
         let (events, _) = broadcast::channel(BUFFERED_EVENTS);
         let (loss, lost) = watch::channel(None);
@@ -195,6 +197,7 @@ impl Monitor {
             lost,
             next_id: AtomicU64::new(unused_id()),
             version,
+            listener,
             task,
         }
     }
@@ -203,6 +206,12 @@ impl Monitor {
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The process that made the socket listen, as far as the kernel tells: the hypervisor, or whoever handed it the socket.
+    #[must_use]
+    pub fn listener(&self) -> Option<i32> {
+        self.listener
     }
 
     /// Events from now on.

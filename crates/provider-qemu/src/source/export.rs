@@ -5,7 +5,7 @@
 
 use farshore_blocks::{ByteCount, ByteOffset, Extent, VolumeIndex};
 use farshore_nbd::{Client, StatusDescriptor};
-use farshore_provider::{CaptureKind, CapturedVolume, SourceError, StateOfBytes, StatedExtent};
+use farshore_provider::{CaptureKind, CapturedVolume, DiskFile, SourceError, StateOfBytes, StatedExtent};
 use farshore_qmp::Command;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     hypervisor::Hypervisor,
     naming::export_id,
-    reader::{Reader, SnapshotReader},
+    reader::{LiveReader, Reader, SnapshotReader},
     scratch::ScratchDirectory,
 };
 
@@ -117,13 +117,24 @@ pub(crate) struct Shown {
     pub(crate) reading: Reading,
     /// Its name, random.
     secret: String,
+    /// Where a disk in use can be read without QEMU.
+    plain: Option<DiskFile>,
 }
 
 impl Shown {
     pub(crate) fn new(reading: Reading) -> Self {
         let mut secret = Uuid::new_v4().simple().to_string();
         secret.truncate(SECRET_DIGITS);
-        Self { reading, secret }
+        Self {
+            reading,
+            secret,
+            plain: None,
+        }
+    }
+
+    /// The same, but read without QEMU if there is a file for that.
+    pub(crate) fn or_plain(self, plain: Option<DiskFile>) -> Self {
+        Self { plain, ..self }
     }
 
     /// Adds it.
@@ -175,7 +186,10 @@ impl Shown {
             extents: extents(kind, &status),
         };
         let reader = match kind {
-            CaptureKind::Scan | CaptureKind::Round => Reader::Live(client),
+            CaptureKind::Scan | CaptureKind::Round => Reader::Live(LiveReader {
+                client,
+                plain: self.plain.clone(),
+            }),
             CaptureKind::Instant | CaptureKind::WholeInstant => Reader::Snapshot(SnapshotReader::new(client)),
         };
         Ok((captured, reader))

@@ -44,6 +44,11 @@ impl Hypervisor {
         self.monitor.version()
     }
 
+    /// The hypervisor's process, as far as the kernel tells.
+    pub(crate) fn process(&self) -> Option<i32> {
+        self.monitor.listener()
+    }
+
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
         self.monitor.subscribe()
     }

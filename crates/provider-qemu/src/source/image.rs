@@ -8,6 +8,8 @@
 //! Crash story: the process ends when its one client goes, however that goes. One whose client never came is ended by
 //! the next attachment, which finds its socket; the export's name is in the socket's.
 
+mod plain;
+
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -24,6 +26,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
+
+pub(crate) use plain::NotPlain;
 
 use super::{
     answers::{BlockGraph, BlockNode},

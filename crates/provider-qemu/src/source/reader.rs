@@ -8,19 +8,15 @@
 //! snapshot for its allocation.
 
 use std::{
-    fs::File,
     io,
-    os::unix::fs::FileExt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use bytes::{Bytes, BytesMut};
 use farshore_blocks::{ByteCount, Extent};
 use farshore_nbd::{Client, ClientError};
-use tokio::{sync::Mutex, task::spawn_blocking};
+use farshore_provider::DiskFile;
+use tokio::sync::Mutex;
 
 use super::image::ImageServer;
 
@@ -44,6 +40,8 @@ pub(crate) enum ReadFault {
     Abandoned,
     #[error("the hypervisor did not give it")]
     Nbd(#[source] ClientError),
+    #[error("the image cannot be read")]
+    Plain(#[source] io::Error),
     #[error("the copy in scratch space cannot be read")]
     Copy(#[source] io::Error),
 }
@@ -51,13 +49,13 @@ pub(crate) enum ReadFault {
 /// Reads one volume.
 pub(crate) enum Reader {
     /// A disk in use, read as it is.
-    Live(Client),
+    Live(LiveReader),
     /// A disk as it was at an instant.
     Snapshot(SnapshotReader),
     /// A disk in use, read from its image.
     Image(ImageServer),
     /// What was copied of a disk at an instant.
-    Copy(CopyReader),
+    Copy(DiskFile),
 }
 
 impl Reader {
@@ -65,10 +63,10 @@ impl Reader {
         let mut whole = BytesMut::new();
         for piece in self.pieces(extent) {
             let bytes = match self {
-                Self::Live(client) => fetch(client, piece).await?,
+                Self::Live(reader) => reader.read(piece).await?,
                 Self::Snapshot(reader) => reader.read_in_unit(piece).await?,
                 Self::Image(server) => fetch(server.client(), piece).await?,
-                Self::Copy(reader) => reader.read(piece).await?,
+                Self::Copy(file) => file.read_beside(piece).await.map_err(ReadFault::Copy)?,
             };
             if piece == extent {
                 return Ok(bytes);
@@ -88,33 +86,28 @@ impl Reader {
     /// Closes the connection and waits until QEMU has.
     pub(crate) async fn disconnect(self) {
         match self {
-            Self::Live(client) | Self::Snapshot(SnapshotReader { client, .. }) => client.disconnect().await,
+            Self::Live(LiveReader { client, .. }) | Self::Snapshot(SnapshotReader { client, .. }) => {
+                client.disconnect().await;
+            }
             Self::Image(server) => server.disconnect().await,
             Self::Copy(_) => {}
         }
     }
 }
 
-/// Reads a scratch file.
-pub(crate) struct CopyReader {
-    file: Arc<File>,
+/// Reads a disk in use.
+pub(crate) struct LiveReader {
+    pub(crate) client: Client,
+    /// Its bytes, where they can be had without QEMU.
+    pub(crate) plain: Option<DiskFile>,
 }
 
-impl CopyReader {
-    pub(crate) fn new(file: File) -> Self {
-        Self { file: Arc::new(file) }
-    }
-
+impl LiveReader {
     async fn read(&self, piece: Extent) -> Result<Bytes, ReadFault> {
-        let file = Arc::clone(&self.file);
-        let reading = spawn_blocking(move || {
-            let length = usize::try_from(piece.length().0).map_err(io::Error::other)?;
-            let mut bytes = BytesMut::zeroed(length);
-            file.read_exact_at(&mut bytes, piece.start().0)?;
-            Ok(bytes.freeze())
-        });
-        let read = reading.await.map_err(io::Error::other).and_then(|read| read);
-        read.map_err(ReadFault::Copy)
+        match &self.plain {
+            Some(file) => file.read_beside(piece).await.map_err(ReadFault::Plain),
+            None => fetch(&self.client, piece).await,
+        }
     }
 }
 

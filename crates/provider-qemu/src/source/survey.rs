@@ -5,7 +5,7 @@ use farshore_qmp::Command;
 use serde_json::{Value, json};
 
 use super::{
-    answers::{Answers, BlockNode},
+    answers::{Answers, BlockGraph, BlockNode},
     hypervisor::Hypervisor,
     listing::{self, Listing, device_path},
     misfit::Misfit,
@@ -56,6 +56,19 @@ pub(crate) async fn block_nodes(hypervisor: &Hypervisor) -> Result<Vec<BlockNode
     hypervisor
         .query("query-named-block-nodes", json!({"flat": true}))
         .await
+}
+
+/// The block nodes, and who uses whom.
+pub(crate) async fn nodes_in_graph(
+    hypervisor: &Hypervisor,
+) -> Result<(BlockGraph, Vec<BlockNode>), SourceError> {
+    let questions = [graph_question(), named_nodes_question()];
+    let mut answers = hypervisor.ask_all(&questions).await.into_iter();
+    let [graph, nodes] = &questions;
+    Ok((
+        hypervisor.read(&graph.name, answers.next())?,
+        hypervisor.read(&nodes.name, answers.next())?,
+    ))
 }
 
 async fn ask(hypervisor: &Hypervisor) -> Result<Answers, SourceError> {

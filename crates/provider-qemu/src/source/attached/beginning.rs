@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use farshore_blocks::{ByteCount, ByteOffset, Extent, Sequence, VolumeIndex, clock::WallTime};
 use farshore_provider::{
-    Accord, CaptureKind, CapturedVolume, Consistency, Participant, SourceError, StateOfBytes, StatedExtent,
+    Accord, CaptureKind, CapturedVolume, Consistency, DiskFile, Participant, SourceError, StateOfBytes,
+    StatedExtent,
 };
 use farshore_qmp::Command;
 use serde_json::json;
@@ -13,14 +14,15 @@ use super::{Attached, Open, Rotation, Site, together::Switched, watching::Watche
 use crate::freezer::Frozen;
 use crate::source::{
     acting::command,
-    answers::BlockNode,
+    answers::{BlockGraph, BlockNode},
     capture::QemuCapture,
     export::{Reading, Shown},
     form::CaptureForm,
+    image::{Image, NotPlain},
     listing::ListedDisk,
     naming::{BitmapBase, BitmapName, IdentityTag, NodeRole},
     recovery::{Action, BitmapChange, BitmapStep, Position, Resizing, Switching},
-    survey::block_nodes,
+    survey::{block_nodes, nodes_in_graph},
 };
 
 /// How long the filter may hold a guest's write while it preserves what is there, before the snapshot breaks: shorter
@@ -242,7 +244,12 @@ impl Attached {
             commands.push(command(&Action::Bitmaps(steps)));
         }
         let bitmap = rotation.map(|rotation| self.bitmap(rotation.old));
-        let shown = |disk: &ListedDisk| self.shown(disk, disk.data.clone(), bitmap.clone());
+        let (graph, nodes) = nodes_in_graph(&self.hypervisor).await?;
+        let shown = |disk: &ListedDisk| {
+            let plain = self.plain_file(disk, &graph, &nodes);
+            self.shown(disk, disk.data.clone(), bitmap.clone())
+                .or_plain(plain)
+        };
         let in_scan = matches!(self.position, Position::Scan { .. });
         let read = self.disks.iter().filter(|disk| in_scan || self.joins(disk));
         let exports: Vec<_> = read.map(shown).collect();
@@ -255,6 +262,14 @@ impl Attached {
             accord: None,
             exports,
         })
+    }
+
+    /// Where the disk can be read without QEMU: by many it cannot, which is no fault.
+    fn plain_file(&self, disk: &ListedDisk, graph: &BlockGraph, nodes: &[BlockNode]) -> Option<DiskFile> {
+        let image = Image::of(&disk.data, graph, nodes).ok()?;
+        let opened = image.open_plain(disk.size, self.hypervisor.process());
+        let refused = |why: &NotPlain| tracing::debug!(disk = disk.name, %why, "a disk in use is read through its QEMU");
+        opened.inspect_err(refused).ok()
     }
 
     /// The fresh bitmaps record before the instant and the old ones until after it, so that nothing falls between.

@@ -15,7 +15,9 @@
 use std::time::{Duration, Instant};
 
 use farshore_blocks::{ByteCount, Extent, VolumeIndex, clock::WallTime};
-use farshore_provider::{CaptureKind, CapturedVolume, Consistency, SourceError, StateOfBytes, StatedExtent};
+use farshore_provider::{
+    CaptureKind, CapturedVolume, Consistency, DiskFile, SourceError, StateOfBytes, StatedExtent,
+};
 use farshore_qmp::Command;
 use serde_json::json;
 
@@ -25,7 +27,6 @@ use super::{
 };
 use crate::source::{
     acting::command,
-    answers::{BlockGraph, BlockNode},
     bitmap_map::{self, BitmapOf, Mapping, both, whole_units},
     capture::QemuCapture,
     export::{ALLOCATION_CONTEXT, extents},
@@ -34,10 +35,10 @@ use crate::source::{
     jobs,
     listing::ListedDisk,
     naming::{COPIED_BITMAP, NodeRole, job_id},
-    reader::{CopyReader, Reader},
+    reader::Reader,
     recovery::{Action, BitmapChange},
     scratch::Spare,
-    survey::{graph_question, named_nodes_question},
+    survey::nodes_in_graph,
 };
 
 /// What backup jobs copy at once, whatever a bitmap's granularity.
@@ -192,7 +193,7 @@ impl Attached {
             };
             let reader = (!changed.is_empty()).then(|| scratch.reader());
             let reader = reader.transpose().map_err(|error| site.scratch.failed(error))?;
-            readers.push(reader.map(|file| Reader::Copy(CopyReader::new(file))));
+            readers.push(reader.map(|file| Reader::Copy(DiskFile::cached(file))));
             volumes.push(volume_of(disk, changed));
         }
         Ok((volumes, readers))
@@ -266,11 +267,7 @@ impl Attached {
 
     /// The disks' images, after QEMU wrote down where their bytes lie.
     async fn written_down(&self) -> Result<Vec<Image>, SourceError> {
-        let questions = [graph_question(), named_nodes_question()];
-        let mut answers = self.hypervisor.ask_all(&questions).await.into_iter();
-        let [graph, nodes] = &questions;
-        let graph: BlockGraph = self.hypervisor.read(&graph.name, answers.next())?;
-        let nodes: Vec<BlockNode> = self.hypervisor.read(&nodes.name, answers.next())?;
+        let (graph, nodes) = nodes_in_graph(&self.hypervisor).await?;
         let mut images = Vec::with_capacity(self.disks.len());
         for disk in &self.disks {
             let image = Image::of(&disk.data, &graph, &nodes);

@@ -4,8 +4,9 @@
 //! A frozen guest waits for ever if nobody thaws it, and its agent's channel serves one client at a time. So the process
 //! that holds the channel is the one that must not fail: it freezes, says `frozen`, and thaws when its input ends, gets a
 //! byte, or the limit is over, whichever is first. If we die, its input ends; if we hang, the limit is over; if it dies
-//! itself, we see its output end and thaw over the channel, which is free then. Only if both are killed at once does the
-//! guest stay frozen, until the next attachment of its source thaws it.
+//! itself, we see its output end and thaw over the channel, which is free then; if it hangs, we hear nothing when the limit is over,
+//! kill it, and thaw likewise. Only if both are killed at once does the guest stay frozen, until the next attachment of
+//! its source thaws it.
 
 mod holding;
 
@@ -14,7 +15,7 @@ use std::{ffi::OsString, path::PathBuf, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
-    time::timeout,
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 pub use holding::main;
@@ -22,8 +23,14 @@ pub use holding::main;
 use farshore_qmp::{FreezeStatus, GuestAgent};
 use holding::{FROZEN, OVERRUN, REFUSED, THAWED};
 
-/// How long the process may take beyond the limit to say something: it starts, and the agent wakes up.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long the process may take beyond the limit to say something. A guest is frozen for no longer than the limit and this, and what it
+/// takes to thaw it.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long it may take to end when it has nothing left to do.
+const ENDING: Duration = Duration::from_secs(5);
+/// How often it is tried to thaw a guest whose process failed. What is left to do then is done by the next attachment.
+const ATTEMPTS: u32 = 5;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(200);
 
 /// How a guest's agent is reached, and what freezes it.
 #[derive(Debug, Clone)]
@@ -46,6 +53,8 @@ pub(crate) struct Frozen {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     process: Child,
+    /// When the process must have thawed it.
+    deadline: Instant,
 }
 
 impl Frozen {
@@ -64,15 +73,21 @@ impl Frozen {
         let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
             return Err("its freezer has no pipes".to_owned());
         };
+        let deadline = Instant::now() + config.limit.saturating_add(GRACE);
         let mut frozen = Self {
             config: config.clone(),
             input,
             output: BufReader::new(output),
             process,
+            deadline,
         };
-        match frozen.next_line().await?.as_str() {
-            FROZEN => Ok(frozen),
-            line => Err(line.strip_prefix(REFUSED).unwrap_or(line).trim().to_owned()),
+        match said(&mut frozen.output, deadline).await {
+            Ok(line) if line == FROZEN => Ok(frozen),
+            Ok(line) => Err(line.strip_prefix(REFUSED).unwrap_or(&line).trim().to_owned()),
+            Err(ended) => {
+                thaw_in_its_place(&frozen.config, frozen.process).await;
+                Err(ended)
+            }
         }
     }
 
@@ -83,42 +98,51 @@ impl Frozen {
             input,
             mut output,
             mut process,
+            deadline,
         } = self;
         drop(input);
-        let line = said(&mut output, config.limit).await;
-        // It has nothing left to do; if it hangs nonetheless, it is nobody's business here.
-        drop(timeout(GRACE, process.wait()).await);
-        match line.as_deref() {
-            Ok(THAWED) => Ok(()),
-            Ok(OVERRUN) => Err(format!(
-                "the guest was thawed after the limit of {:?}, perhaps before the instant",
-                config.limit
-            )),
-            Ok(other) => Err(other.to_owned()),
+        match said(&mut output, deadline).await.as_deref() {
+            Ok(line) => {
+                // If it hangs nonetheless, it must not keep the channel.
+                if timeout(ENDING, process.wait()).await.is_err() {
+                    drop(process.kill().await);
+                }
+                match line {
+                    THAWED => Ok(()),
+                    OVERRUN => Err(format!(
+                        "the guest was thawed after the limit of {:?}, perhaps before the instant",
+                        config.limit
+                    )),
+                    other => Err(other.to_owned()),
+                }
+            }
             Err(ended) => {
-                thaw_left_over(&config).await;
+                thaw_in_its_place(&config, process).await;
                 Err(ended.clone())
             }
         }
     }
-
-    /// What the process says next; if it died, the guest is thawed here.
-    async fn next_line(&mut self) -> Result<String, String> {
-        let line = said(&mut self.output, self.config.limit).await;
-        if line.is_err() {
-            thaw_left_over(&self.config).await;
-        }
-        line
-    }
 }
 
-async fn said(output: &mut BufReader<ChildStdout>, limit: Duration) -> Result<String, String> {
+/// What the process says next.
+async fn said(output: &mut BufReader<ChildStdout>, deadline: Instant) -> Result<String, String> {
     let mut line = String::new();
-    match timeout(limit.saturating_add(GRACE), output.read_line(&mut line)).await {
+    match timeout_at(deadline, output.read_line(&mut line)).await {
         Ok(Ok(length)) if length > 0 => Ok(line.trim_end().to_owned()),
         Ok(Ok(_)) => Err("its freezer ended unasked".to_owned()),
         Ok(Err(error)) => Err(format!("its freezer cannot be heard: {error}")),
-        Err(_) => Err("its freezer says nothing".to_owned()),
+        Err(_) => Err("its freezer hung, and was killed".to_owned()),
+    }
+}
+
+/// Thaws a guest whose freezer died or hangs. The channel serves one client, so that one that hangs has to go first.
+async fn thaw_in_its_place(config: &GuestAgentConfig, mut process: Child) {
+    drop(process.kill().await);
+    for _ in 0..ATTEMPTS {
+        if thaw_left_over(config).await == LeftOver::Settled {
+            return;
+        }
+        sleep(BETWEEN_ATTEMPTS).await;
     }
 }
 

@@ -30,7 +30,9 @@ use watching::{ALIVE, ARM, ARMED, DISARM, DISTURBED, READY, REFUSED, SILENCE, UN
 const TELLING: Duration = Duration::from_millis(75);
 /// How long it may take to start: its monitor may still be in the hands of the one before it.
 const STARTING: Duration = Duration::from_secs(15);
-/// How long it may take to answer.
+/// How long it may take to be armed: the other VMs of a round may stand still meanwhile.
+const ARMING: Duration = Duration::from_secs(1);
+/// How long it may take to say what it saw.
 const ANSWERING: Duration = Duration::from_secs(5);
 
 /// How a VM's guest is watched over while it stands still.
@@ -59,7 +61,7 @@ pub(crate) struct Watchdog {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     /// Reaped by the runtime, whenever it ends.
-    _process: Child,
+    process: Child,
     /// Since it was armed.
     attention: Attention,
 }
@@ -117,20 +119,30 @@ impl Watchdog {
         let mut watchdog = Self {
             input,
             output: BufReader::new(output),
-            _process: process,
+            process,
             attention: Attention::from(Instant::now(), Duration::ZERO),
         };
-        match watchdog.answer(STARTING).await?.as_str() {
-            READY => Ok(watchdog),
-            line => Err(line.strip_prefix(REFUSED).unwrap_or(line).trim().to_owned()),
+        match watchdog.answer(STARTING).await {
+            Ok(line) if line == READY => Ok(watchdog),
+            Ok(line) => Err(line.strip_prefix(REFUSED).unwrap_or(&line).trim().to_owned()),
+            Err(why) => {
+                watchdog.kill();
+                Err(why)
+            }
         }
+    }
+
+    /// Ends one that failed while the guest does not depend on it: one that hangs would keep the monitor from the next.
+    pub(crate) fn kill(mut self) {
+        // It may have ended by itself.
+        drop(self.process.start_kill());
     }
 
     /// From now on the guest is not left standing for longer than `limit`.
     pub(crate) async fn arm(&mut self, limit: Duration) -> Result<(), String> {
         self.attention = Attention::from(Instant::now(), limit);
         self.tell(&format!("{ARM}{}", limit.as_millis())).await?;
-        match self.answer(ANSWERING).await?.as_str() {
+        match self.answer(ARMING).await?.as_str() {
             ARMED => Ok(()),
             other => Err(format!("its watchdog said `{other}`")),
         }

@@ -8,12 +8,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use farshore_blocks::Sequence;
 use farshore_provider::{Capture, Consistency, Outcome, Source, Tracking};
 use farshore_provider_qemu::{GuestAgentConfig, QemuSource};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -27,6 +28,8 @@ use crate::{
 };
 
 const LONG: Duration = Duration::from_secs(20);
+/// How much longer than the limit it may take until a guest is thawed: a process that hangs is given a second, and the machine is busy.
+const BEYOND: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Manner {
@@ -34,6 +37,18 @@ enum Manner {
     /// It freezes and does not say so.
     SilentFreeze,
     Refusing,
+    /// It is good, but when it is first told this, something befalls whoever does.
+    Striking(Signal, &'static str),
+}
+
+/// Strikes a client that is another process than this one, once.
+fn strike(stream: &UnixStream, signal: Signal) -> bool {
+    let client = stream.peer_cred().unwrap().pid().unwrap();
+    let other = client.unsigned_abs() != std::process::id();
+    if other {
+        kill_process(Pid::from_raw(client).unwrap(), signal).unwrap();
+    }
+    other
 }
 
 struct Agent {
@@ -55,10 +70,11 @@ impl Agent {
         let (frozen, freezes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let state = (Arc::clone(&frozen), Arc::clone(&freezes));
         let task = tokio::spawn(async move {
+            let mut manner = manner;
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 // A client that left is no reason to stop.
-                drop(serve(stream, manner, &state.0, &state.1).await);
+                drop(serve(stream, &mut manner, &state.0, &state.1).await);
             }
         });
         Self {
@@ -96,7 +112,7 @@ impl Agent {
 /// One client, one command after another.
 async fn serve(
     stream: UnixStream,
-    manner: Manner,
+    manner: &mut Manner,
     frozen: &AtomicBool,
     freezes: &AtomicUsize,
 ) -> std::io::Result<()> {
@@ -108,16 +124,26 @@ async fn serve(
         }
         let text = line.strip_prefix(&[0xff]).unwrap_or(&line);
         let command: Value = serde_json::from_slice(text).unwrap();
-        let (answer, start) = match command["execute"].as_str().unwrap() {
+        let name = command["execute"].as_str().unwrap();
+        if let Manner::Striking(signal, at) = *manner
+            && name == at
+            && strike(stream.get_ref(), signal)
+        {
+            *manner = Manner::Good;
+            if name == "guest-fsfreeze-thaw" {
+                continue;
+            }
+        }
+        let (answer, start) = match name {
             "guest-sync-delimited" => (json!({"return": command["arguments"]["id"]}), &[0xff_u8][..]),
-            "guest-fsfreeze-freeze" if manner == Manner::Refusing => (
+            "guest-fsfreeze-freeze" if *manner == Manner::Refusing => (
                 json!({"error": {"class": "GenericError", "desc": "not allowed here"}}),
                 &[][..],
             ),
             "guest-fsfreeze-freeze" => {
                 frozen.store(true, Ordering::SeqCst);
                 freezes.fetch_add(1, Ordering::SeqCst);
-                if manner == Manner::SilentFreeze {
+                if *manner == Manner::SilentFreeze {
                     continue;
                 }
                 (json!({"return": 1}), &[][..])
@@ -147,11 +173,13 @@ async fn wished(manner: Manner, limit: Duration) -> (Consistency, usize) {
     let agent = Agent::start(vm.path("agent"), manner);
     let mut source = agent.source(&vm, limit);
     source.attach(IDENTITY, target.state()).await.unwrap();
+    let began = Instant::now();
     let capture = source
         .begin_application_consistent(target.newest.next())
         .await
         .unwrap();
     agent.thawed().await;
+    assert!(began.elapsed() < limit + BEYOND, "{:?}", began.elapsed());
     let consistency = capture.consistency();
     let disks = target.with(&capture).await.unwrap();
     target.seal(disks);
@@ -179,6 +207,24 @@ async fn a_guest_that_does_not_freeze_gets_a_crash_consistent_point_and_the_reas
             matches!(&consistency, Consistency::Crash { why: Some(why) } if why.contains(words)),
             "{consistency:?}"
         );
+    }
+}
+
+/// The channel serves one client, so that a process that hangs with it in its hands keeps everybody else from thawing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_freezer_that_is_killed_or_hangs_does_not_leave_its_guest_frozen() {
+    let limit = Duration::from_millis(500);
+    for signal in [Signal::STOP, Signal::KILL] {
+        for at in ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw"] {
+            let began = Instant::now();
+            let (consistency, freezes) = wished(Manner::Striking(signal, at), limit).await;
+            assert!(
+                matches!(&consistency, Consistency::Crash { why: Some(why) } if why.contains("freezer")),
+                "{signal:?} at {at}: {consistency:?}"
+            );
+            assert_eq!(freezes, 1);
+            println!("{signal:?} at {at}: all of it took {:?}", began.elapsed());
+        }
     }
 }
 

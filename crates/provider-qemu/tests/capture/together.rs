@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
@@ -9,6 +10,7 @@ use std::{
 
 use farshore_provider::{Accord, Capture, CaptureKind, InstantId, Outcome, Source, convene};
 use farshore_provider_qemu::{QemuCapture, QemuSource, WatchdogConfig};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
@@ -173,6 +175,81 @@ async fn a_limit_that_is_too_short_costs_the_round_and_nothing_else() {
     second.seal(two).await;
     let [one, two] = round(&mut first, &mut second, LIMIT).await;
     assert_eq!(one.accord(), Some(Accord::Together(InstantId(1))));
+    first.seal(one).await;
+    second.seal(two).await;
+}
+
+/// The processes whose command line has this path.
+fn processes_naming(path: &Path) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let named = |process: &std::fs::DirEntry| {
+        let line = std::fs::read(process.path().join("cmdline")).ok()?;
+        let mut arguments = line.split(|byte| *byte == 0);
+        arguments.find(|argument| *argument == path.as_os_str().as_encoded_bytes())?;
+        Pid::from_raw(process.file_name().to_str()?.parse().ok()?)
+    };
+    processes.filter_map(|process| named(&process)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watchdog_that_is_killed_or_hangs_costs_one_round_and_no_guest_stands_still() {
+    let (mut first, mut second) = (Member::start().await, Member::start().await);
+    for signal in [Signal::STOP, Signal::KILL] {
+        let [one, two] = round(&mut first, &mut second, LIMIT).await;
+        assert_eq!(one.accord(), Some(Accord::Together(InstantId(1))));
+        first.seal(one).await;
+        second.seal(two).await;
+        let found = processes_naming(&first.vm.second_monitor());
+        let [watchdog] = found.as_slice() else {
+            panic!("{found:?}");
+        };
+        kill_process(*watchdog, signal).unwrap();
+        let [one, two] = round(&mut first, &mut second, LIMIT).await;
+        assert!(why(&one).contains("watchdog"), "{}", why(&one));
+        assert!(why(&two).contains("watchdog"), "{}", why(&two));
+        assert!(two.held() < LIMIT, "{:?}", two.held());
+        for member in [&first, &second] {
+            assert_eq!(status(&member.vm).await, "running");
+            assert!(!member.vm.scratch().join("stopping").exists());
+        }
+        first.seal(one).await;
+        second.seal(two).await;
+    }
+    // The one that hung does not keep the monitor from its successor.
+    let [one, two] = round(&mut first, &mut second, LIMIT).await;
+    assert_eq!(one.accord(), Some(Accord::Together(InstantId(1))));
+    first.seal(one).await;
+    second.seal(two).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watchdog_that_hangs_while_its_guest_stands_still_does_not_keep_it_standing() {
+    let (mut first, mut second) = (Member::start().await, Member::start().await);
+    let script = first.vm.path("hangs");
+    // It takes the arguments along, so that it can be found.
+    let text = "#!/bin/sh\necho ready; read arm; echo armed; while read word; do :; done; sleep 1000\n";
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut config = first.vm.config(first.vm.machine(), &first.vm.monitor());
+    config.watchdog = Some(WatchdogConfig {
+        monitor: first.vm.second_monitor(),
+        program: script,
+        leading_arguments: Vec::new(),
+    });
+    drop(first.source);
+    first.source = QemuSource::new(config);
+    first.source.attach(IDENTITY, first.target.state()).await.unwrap();
+    let [one, two] = round(&mut first, &mut second, LIMIT).await;
+    assert!(why(&one).contains("watchdog says nothing"), "{}", why(&one));
+    for (member, capture) in [(&first, &one), (&second, &two)] {
+        assert_eq!(status(&member.vm).await, "running");
+        assert!(capture.held() < LIMIT, "{:?}", capture.held());
+    }
+    let began = Instant::now();
+    while !processes_naming(&first.vm.second_monitor()).is_empty() {
+        assert!(began.elapsed() < LONG, "it is still there");
+        tokio::task::yield_now().await;
+    }
     first.seal(one).await;
     second.seal(two).await;
 }

@@ -295,18 +295,19 @@ impl Attached {
         self.hypervisor.run_all(&commands).await?;
         // Dropped on the way, it is thawed.
         let frozen = freeze(site, wish).await;
+        let switched = match participant {
+            None => self.switch(switch).await,
+            Some(participant) => {
+                let bitmap = self.bitmap(rotation.fresh);
+                self.switch_together((site, &bitmap), switch, participant).await
+            }
+        };
+        let consistency = thaw(site, frozen).await;
         let Switched {
             captured_at,
             held,
             accord,
-        } = match participant {
-            None => self.switch(switch).await?,
-            Some(participant) => {
-                let bitmap = self.bitmap(rotation.fresh);
-                self.switch_together((site, &bitmap), switch, participant).await?
-            }
-        };
-        let consistency = thaw(site, frozen).await;
+        } = switched?;
         let exports = self.show_instant((kind, rotation), watched).await?;
         Ok(Taken {
             captured_at,

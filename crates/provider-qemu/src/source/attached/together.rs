@@ -113,6 +113,9 @@ impl Attached {
             Guest::Runs => match ready_to_stop(site, &mut watchdog, participant.hold_limit()).await {
                 Ok(()) => Guest::Runs,
                 Err(why) => {
+                    // Nothing was stopped, so that a pause that is seen later is an operator's.
+                    site.scratch.unmark_stopping();
+                    watchdog.kill();
                     participant.give_up(&why);
                     return self.switch_alone(switch, why).await;
                 }
@@ -174,7 +177,13 @@ impl Attached {
         let stopped = watchdog.while_alive(self.hypervisor.run_each(&stop)).await?;
         if guest_in(stopped.first()) == Some(Guest::Stands) {
             // Someone else stopped it just before, so that it is not ours to let go.
-            let watchdog = watchdog.disarm().await.is_ok().then_some(watchdog);
+            let watchdog = match watchdog.disarm().await {
+                Ok(_) => Some(watchdog),
+                Err(_) => {
+                    watchdog.kill();
+                    None
+                }
+            };
             let (held, accord) = self.switch_standing(switch, participant).await?;
             return Ok((held, accord, watchdog));
         }
@@ -201,7 +210,10 @@ impl Attached {
                 let why = format!("its guest was let go too early, after {limit:?} or by someone else");
                 (Err(why), Some(watchdog))
             }
-            Err(why) => (Err(why), None),
+            Err(why) => {
+                watchdog.kill();
+                (Err(why), None)
+            }
         };
         Ok((held, participant.taken(stood.and(seen)).await, watchdog))
     }

@@ -64,8 +64,11 @@ pub async fn run(
     let targets = open_targets(&configuration)?;
     let recovery = open_recovery(&configuration, executable.clone())?;
     if let Some(recovery) = &recovery {
-        recovery.adopt().await?;
+        recovery.keep_exports().await?;
     }
+    let keeping = recovery
+        .clone()
+        .map(|recovery| tokio::spawn(recovery.go_on_keeping_exports(stop.clone())));
     let sources = open_sources(&configuration, executable, &metrics).await?;
     let (replication, address) = match (&targets, configuration.replication_listen) {
         (Some(targets), Some(listen)) => {
@@ -114,8 +117,8 @@ pub async fn run(
     if let Some(replication) = replication {
         replication.await??;
     }
-    if let Some(fencing) = fencing {
-        fencing.await?;
+    for task in [fencing, keeping].into_iter().flatten() {
+        task.await?;
     }
     scraped.await??;
     Ok(())

@@ -1,7 +1,7 @@
 //! Recovered VMs: a point exported by a process of its own, a VM on overlays over it.
 //!
-//! Crash story: everything is started so that it outlives this process. A restarted replicator finds recovered VMs
-//! through [`Compute::list`] and sees to it that each has its export again; QEMU connects to it by itself.
+//! Crash story: everything is started so that it outlives this process. A replicator finds recovered VMs through
+//! [`Compute::list`], when it starts and every few seconds, and sees to it that each has its export; QEMU connects to it by itself.
 
 mod exports;
 
@@ -19,8 +19,13 @@ use farshore_provider::{
 use farshore_provider_qemu::{AcceleratorChoice, OpenComputeError, QemuCompute, QemuComputeConfig};
 use farshore_vault::{PointRecord, VaultError, VaultReader, VolumeDescription};
 
+use tokio_util::sync::CancellationToken;
+
 pub use exports::ExportError;
-use exports::Exports;
+use exports::{Exports, Kept};
+
+/// How often it is looked whether recovered VMs have their exports. They wait a minute for one.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
 
 /// Runs and removes recovered VMs; cheap to clone.
 #[derive(Debug, Clone)]
@@ -166,17 +171,36 @@ impl Recovery {
         })
     }
 
-    /// Gives every recovered VM of a predecessor its export again.
-    pub(crate) async fn adopt(&self) -> Result<(), RecoveryError> {
+    /// Gives every recovered VM its export again, if it has lost it: a predecessor's, and one whose export died or hangs.
+    pub(crate) async fn keep_exports(&self) -> Result<(), RecoveryError> {
         for id in self.compute.list().await? {
-            match self.exports.revive(&id).await {
-                Ok(()) => tracing::info!(recovery = %id, "adopted"),
+            match self.exports.keep(&id).await {
+                Ok(Kept::AsItWas) => {}
+                Ok(Kept::StartedAgain) => {
+                    tracing::warn!(recovery = %id, "its export was gone, and is there again")
+                }
                 Err(error) => {
-                    tracing::error!(recovery = %id, error = crate::source::chain(&error), "not adopted");
+                    tracing::error!(recovery = %id, error = crate::source::chain(&error), "it has no export");
                 }
             }
         }
         Ok(())
+    }
+
+    /// Keeps exports until it is stopped.
+    pub(crate) async fn go_on_keeping_exports(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(BETWEEN_LOOKS) => {}
+            }
+            if let Err(error) = self.keep_exports().await {
+                tracing::warn!(
+                    error = crate::source::chain(&error),
+                    "exports of recovered VMs are not looked after"
+                );
+            }
+        }
     }
 
     /// What stands in the way of running `machine` here.

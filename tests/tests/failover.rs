@@ -7,7 +7,7 @@
     reason = "a scenario fails by panicking, with the place where it did"
 )]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use farshore_guest::machine::SourceVm;
 use farshore_tests::{
@@ -15,6 +15,7 @@ use farshore_tests::{
     guests::{BOOT, GuestOrder, reaches, status_from},
     lab::{LabOptions, SYNC},
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Gives the bubble's bridge an address from which the harness can talk to the recovered VM.
 fn enter(bubble: &str) {
@@ -149,4 +150,32 @@ fn the_target_replicator_dies_under_the_recovered_vm(lab: &mut Lab, west: &str, 
         status_from(west, db).filter(|status| status.last_b > later.last_b + 100)
     });
     assert_eq!(adopted.io_errors, 0, "{vm:#}");
+    the_export_dies_and_hangs_under_the_recovered_vm(lab, west, db);
+}
+
+/// The first write to each piece of its disks reads the rest of it from the export, so that a VM that writes on has one.
+fn the_export_dies_and_hangs_under_the_recovered_vm(lab: &Lab, west: &str, db: SocketAddr) {
+    let process = || -> Option<i32> {
+        let files = fs::read_dir(lab.path("west/r/exports")).unwrap().flatten();
+        let mut pid_files = files.filter(|file| file.path().extension().is_some_and(|end| end == "pid"));
+        fs::read_to_string(pid_files.next()?.path())
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    for signal in [Signal::KILL, Signal::STOP] {
+        let struck = process().unwrap();
+        let before = status_from(west, db).unwrap();
+        kill_process(Pid::from_raw(struck).unwrap(), signal).unwrap();
+        eventually(
+            Duration::from_secs(40),
+            "another process exports the point",
+            || process().filter(|pid| *pid != struck),
+        );
+        let later = eventually(Duration::from_secs(40), "the VM writes on", || {
+            status_from(west, db).filter(|status| status.last_b > before.last_b + 200)
+        });
+        assert_eq!(later.io_errors, 0, "{signal:?}");
+    }
 }

@@ -1,13 +1,17 @@
 //! The processes that export recovery points: one per recovered VM, made to outlive this process.
 //!
+//! One that died or hangs is replaced by another one: its recovered VM's QEMU waits for that, and asks again what was not answered.
+//!
 //! `<directory>/<id>.json` says what is exported and is written before the process is started; the process writes
 //! its number to `<id>.pid` and listens on `<id>.sock`. Whatever a crash leaves, the same export can be started again.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -15,11 +19,20 @@ use farshore_blocks::{ChainId, Sequence, files::replace_file};
 use farshore_provider::{Leak, RecoveryId};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use tokio::{net::UnixStream, time::Instant};
+use tokio::{
+    io::AsyncReadExt,
+    net::UnixStream,
+    sync::OwnedMutexGuard,
+    time::{Instant, timeout},
+};
 
 const READY_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
+/// Who does not greet a client within this hangs: it greets before it reads anything. Much less than a recovered VM waits for its disks.
+const GREETING_LIMIT: Duration = Duration::from_secs(5);
+/// What an NBD server says first.
+const GREETING: &[u8; 8] = b"NBDMAGIC";
 
 /// Starts and stops export processes; cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,6 +40,17 @@ pub(crate) struct Exports {
     /// The `farshore` executable.
     executable: PathBuf,
     directory: PathBuf,
+    /// Whoever does something with an export holds its turn, so that none is started while it is being ended.
+    turns: Arc<Mutex<BTreeMap<RecoveryId, Weak<tokio::sync::Mutex<()>>>>>,
+}
+
+/// What was found of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// It answers, or there is none to be had.
+    AsItWas,
+    /// Its process died or hung, and there is another one now.
+    StartedAgain,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +117,20 @@ impl Exports {
         Ok(Self {
             executable,
             directory,
+            turns: Arc::default(),
         })
+    }
+
+    async fn turn(&self, id: &RecoveryId) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let known = turns.get(id).and_then(Weak::upgrade);
+            let turn = known.unwrap_or_default();
+            turns.insert(id.clone(), Arc::downgrade(&turn));
+            turn
+        };
+        turn.lock_owned().await
     }
 
     /// Exports a point under the name of a recovered VM; gives the socket, once it answers.
@@ -104,6 +141,7 @@ impl Exports {
         chain: ChainId,
         sequence: Sequence,
     ) -> Result<PathBuf, ExportError> {
+        let _turn = self.turn(id).await;
         let record = ExportRecord {
             vault: vault.to_owned(),
             chain,
@@ -126,15 +164,25 @@ impl Exports {
     }
 
     /// Sees to it that what was exported under this name still is.
-    pub(crate) async fn revive(&self, id: &RecoveryId) -> Result<(), ExportError> {
-        match self.record(id)? {
-            Some(record) => self.ensure(id, &record).await,
-            None => Ok(()),
+    pub(crate) async fn keep(&self, id: &RecoveryId) -> Result<Kept, ExportError> {
+        let _turn = self.turn(id).await;
+        let Some(record) = self.record(id)? else {
+            return Ok(Kept::AsItWas);
+        };
+        if let Some(pid) = self.process(id) {
+            if self.greets(id).await {
+                return Ok(Kept::AsItWas);
+            }
+            signal(pid, Signal::KILL);
+            self.gone_within(id, pid, STOP_LIMIT).await;
         }
+        self.ensure(id, &record).await?;
+        Ok(Kept::StartedAgain)
     }
 
     /// Ends the process and removes its files; says what is still there.
     pub(crate) async fn stop(&self, id: &RecoveryId) -> Result<Vec<Leak>, ExportError> {
+        let _turn = self.turn(id).await;
         let running = self.process(id);
         if let Some(pid) = running {
             signal(pid, Signal::TERM);
@@ -159,6 +207,17 @@ impl Exports {
             })
             .into_iter()
             .collect())
+    }
+
+    async fn greets(&self, id: &RecoveryId) -> bool {
+        let socket = self.path(id, "sock");
+        let greeted = async {
+            let mut said = [0; GREETING.len()];
+            let mut stream = UnixStream::connect(&socket).await?;
+            stream.read_exact(&mut said).await?;
+            io::Result::Ok(said == *GREETING)
+        };
+        matches!(timeout(GREETING_LIMIT, greeted).await, Ok(Ok(true)))
     }
 
     async fn ensure(&self, id: &RecoveryId, record: &ExportRecord) -> Result<(), ExportError> {

@@ -11,7 +11,7 @@ mod bookkeeping;
 mod driver;
 mod steps;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use farshore_domain::job::{Job, JobId, runnable};
 use tokio::task::JoinSet;
@@ -30,6 +30,9 @@ use crate::{
 
 #[cfg(test)]
 mod tests;
+
+/// How long a job waits whose steps could not be written down.
+const WITHOUT_ROOM: Duration = Duration::from_secs(2);
 
 /// What jobs work with.
 #[derive(Clone)]
@@ -79,6 +82,13 @@ impl Engine {
                 },
                 Some(ended) = drivers.join_next() => match ended {
                     Ok((id, Ok(()))) => { driven.remove(&id); }
+                    Ok((id, Err(error @ StoreError::NoRoom { .. }))) => {
+                        tracing::error!(job = %id, %error, "a job waits for room");
+                        drivers.spawn(async move {
+                            tokio::time::sleep(WITHOUT_ROOM).await;
+                            (id, Ok(()))
+                        });
+                    }
                     Ok((_, Err(error))) => break Err(error),
                     Err(panicked) => {
                         tracing::error!(%panicked, "the driver of a job panicked");

@@ -30,6 +30,13 @@ use crate::{
 /// How often old records are forgotten.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// Whether what was observed last could be written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noting {
+    Written,
+    NoRoom,
+}
+
 /// Follows reports and declarations.
 pub struct Reconciler {
     store: Arc<dyn Store>,
@@ -57,14 +64,28 @@ impl Reconciler {
         let mut views = self.replicators.reports();
         let mut retention = tokio::time::interval(RETENTION_INTERVAL);
         let mut teller = PolicyTeller::new(self.replicators.clone());
+        let mut noting = Noting::Written;
         loop {
             revisions.borrow_and_update();
             let view = views.borrow_and_update().clone();
-            self.reconcile(&view).await?;
+            match self.reconcile(&view).await {
+                Ok(()) => noting = Noting::Written,
+                Err(error @ StoreError::NoRoom { .. }) => {
+                    if noting == Noting::Written {
+                        tracing::error!(%error, "what is observed is not written down");
+                    }
+                    // The next report tells it again.
+                    noting = Noting::NoRoom;
+                }
+                Err(error) => return Err(error),
+            }
             teller.tell(policies::owed(&*self.store, &view)?);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = retention.tick() => retention::forget_old(&*self.store).await?,
+                _ = retention.tick() => match retention::forget_old(&*self.store).await {
+                    Ok(()) | Err(StoreError::NoRoom { .. }) => {}
+                    Err(error) => return Err(error),
+                },
                 () = teller.ended() => {}
                 changed = revisions.changed() => changed.map_err(|_| StoreError::Closed)?,
                 changed = views.changed() => if changed.is_err() {

@@ -269,7 +269,7 @@ pub async fn transact<T, E: From<StoreError>>(
         match store.commit(transaction).await {
             Ok(_revision) => return Ok(answer),
             Err(CommitError::Conflict { .. }) => {}
-            Err(CommitError::Broken(error)) => return Err(error.into()),
+            Err(CommitError::NoRoom(error) | CommitError::Broken(error)) => return Err(error.into()),
         }
     }
     Err(StoreError::Contended.into())

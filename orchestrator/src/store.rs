@@ -1,5 +1,7 @@
 //! Owns what the control plane must not forget: small versioned records, changed by compare-and-swap.
 //!
+//! A full disk changes nothing and is no end: whoever writes is refused until there is room again.
+//!
 //! Readers see only what is durable. A reader may be late, which a compare-and-swap then refuses; nothing
 //! outside this module knows which store it talks to.
 
@@ -60,9 +62,12 @@ pub enum CommitError {
         /// The first such record.
         key: Key,
     },
+    /// There is too little room to write anything. Nothing was changed; when there is room, it can be tried again.
+    #[error(transparent)]
+    NoRoom(StoreError),
     /// The store cannot tell any more what is durable. Only opening it again can.
     #[error(transparent)]
-    Broken(#[from] StoreError),
+    Broken(StoreError),
 }
 
 /// A store that cannot be used.
@@ -81,6 +86,12 @@ pub enum StoreError {
     Write {
         /// What the engine or the file system said.
         message: String,
+    },
+    /// Its file system is as good as full.
+    #[error("the file system of the state store in {} has no room left; nothing was changed: make room and try again", path.display())]
+    NoRoom {
+        /// Its directory.
+        path: PathBuf,
     },
     /// A record in it is not what this version writes.
     #[error("the record `{key}` cannot be read: {message}")]

@@ -1,6 +1,7 @@
 //! Two sites on this machine: `east`, where VMs run, and `west`, the far shore, each in a network namespace with a
 //! production bridge of the same addresses; an orchestrator and a replicator in the west, a replicator in the east.
 
+mod rooms;
 mod sites;
 
 use std::{
@@ -15,10 +16,7 @@ use std::{
 };
 
 use farshore_guest::machine::SourceVm;
-use rustix::{
-    fs::statvfs,
-    process::{Pid, Signal, kill_process},
-};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{
@@ -32,6 +30,7 @@ use crate::{
     wan::{Wan, WanOptions},
 };
 
+use rooms::RoomLimit;
 use sites::Sites;
 
 /// An initial sync of a small guest, under emulation beside other tests.
@@ -54,6 +53,8 @@ pub struct LabOptions {
     pub vault_room: Option<String>,
     /// The room of the east's scratch space, likewise.
     pub scratch_room: Option<String>,
+    /// The room of each state directory, likewise.
+    pub state_room: Option<String>,
     /// The line between the sites, `There` being from east to west; `None` is a wire without a round trip.
     pub wan: Option<WanOptions>,
 }
@@ -66,7 +67,32 @@ impl Default for LabOptions {
             policy: None,
             vault_room: None,
             scratch_room: None,
+            state_room: None,
             wan: None,
+        }
+    }
+}
+
+/// Whose state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateOf {
+    /// The orchestrator's.
+    Orchestrator,
+    /// The source's replicator's.
+    East,
+    /// The target's replicator's.
+    West,
+}
+
+impl StateOf {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Orchestrator, Self::East, Self::West];
+
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Orchestrator => "orchestrator",
+            Self::East => "east/state",
+            Self::West => "west/state",
         }
     }
 }
@@ -90,6 +116,7 @@ pub struct Lab {
     sites: Sites,
     vault_mount: Option<RoomLimit>,
     scratch_mount: Option<RoomLimit>,
+    state_mounts: Vec<(StateOf, RoomLimit)>,
     directory: TempDir,
     /// Dropped last: guests of one lab at a time share the processors.
     _turn: MutexGuard<'static, ()>,
@@ -117,6 +144,11 @@ impl Lab {
             .scratch_room
             .as_ref()
             .map(|room| RoomLimit::mount(&path.join("east/scratch"), room));
+        let mount_state = |of: StateOf| {
+            let room = options.state_room.as_ref()?;
+            Some((of, RoomLimit::mount(&path.join(of.directory()), room)))
+        };
+        let state_mounts = StateOf::ALL.into_iter().filter_map(mount_state).collect();
         let west_name = sites.west.name().to_owned();
         let orchestrator = Daemon::start("orchestrator", &path.join("o.yaml"), &west_name);
         let west = Daemon::start("replicator", &path.join("w.yaml"), &west_name);
@@ -134,6 +166,7 @@ impl Lab {
             sites,
             vault_mount,
             scratch_mount,
+            state_mounts,
             directory,
             _turn: turn,
         };
@@ -229,6 +262,15 @@ impl Lab {
     /// When the lab was set up without `scratch_room`.
     pub fn leave_scratch_room(&self, bytes: u64) {
         self.scratch_mount.as_ref().unwrap().leave(bytes);
+    }
+
+    /// Leaves a state directory this much room beside what it holds, which is something.
+    ///
+    /// # Panics
+    /// When the lab was set up without `state_room`.
+    pub fn leave_state_room(&self, of: StateOf, bytes: u64) {
+        let mut mounts = self.state_mounts.iter();
+        mounts.find(|(mounted, _)| *mounted == of).unwrap().1.leave(bytes);
     }
 
     /// Protects guests; does not wait.
@@ -377,54 +419,6 @@ impl Drop for Lab {
             }
         }
     }
-}
-
-/// A file system of its own, in memory, with a limited room. It goes with the value.
-#[derive(Debug)]
-struct RoomLimit {
-    directory: PathBuf,
-}
-
-impl RoomLimit {
-    fn mount(directory: &Path, room: &str) -> Self {
-        fs::create_dir_all(directory).unwrap();
-        let target = directory.to_str().unwrap();
-        mount(&[
-            "-t",
-            "tmpfs",
-            "-o",
-            &format!("size={room}"),
-            "farshore-test",
-            target,
-        ]);
-        Self {
-            directory: directory.to_owned(),
-        }
-    }
-
-    fn leave(&self, bytes: u64) {
-        let now = statvfs(&self.directory).unwrap();
-        let used = (now.f_blocks - now.f_bfree) * now.f_frsize;
-        let target = self.directory.to_str().unwrap();
-        mount(&["-o", &format!("remount,size={}", used + bytes), target]);
-    }
-}
-
-impl Drop for RoomLimit {
-    fn drop(&mut self) {
-        // Lazily: whoever still has a file of it open keeps it until then.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.directory).output();
-    }
-}
-
-fn mount(arguments: &[&str]) {
-    let output = Command::new("mount").args(arguments).output().unwrap();
-    assert!(
-        output.status.success(),
-        "mount {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 /// The declaration of a VM with the guests' two disks; `source` is the path of its monitor, and what YAML says of its source besides.

@@ -7,15 +7,18 @@
     reason = "a scenario fails by panicking, with the place where it did"
 )]
 
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use farshore_tests::{
-    Daemon, Lab, eventually,
+    Daemon, Lab,
+    cli::Answer,
+    eventually,
     guests::GuestOrder,
-    lab::{LabOptions, SYNC},
+    lab::{LabOptions, SYNC, StateOf},
     replica::judge_point,
     silence::SilenceMeter,
 };
+use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(90);
 /// Longer than a few cycles: whatever the process did when it was stopped, somebody waits for it.
@@ -105,9 +108,10 @@ fn whoever_hangs_in_a_sync_or_in_cycles_the_guest_writes_on() {
 
 #[test]
 fn whichever_disk_of_ours_is_full_the_guest_writes_on() {
-    let lab = lab(LabOptions {
+    let mut lab = lab(LabOptions {
         vault_room: Some("600m".to_owned()),
         scratch_room: Some("600m".to_owned()),
+        state_room: Some("600m".to_owned()),
         ..LabOptions::default()
     });
     lab.cli.vm_in("db", "Protected", SYNC);
@@ -138,4 +142,82 @@ fn whichever_disk_of_ours_is_full_the_guest_writes_on() {
         "the scratch space was full: {silence:?}"
     );
     next_point_is_right(&lab, "after full scratch space");
+    full_state_directories_of_replicators(&mut lab);
+    a_full_state_directory_of_the_orchestrator(&lab);
+}
+
+/// What is declared, with another interval.
+fn declare_interval(lab: &Lab, interval: &str) -> Answer {
+    lab.apply(&format!(
+        "apiVersion: farshore/v1\nkind: ReplicationPolicy\nmetadata: {{name: gold}}\n\
+         spec: {{interval: {interval}, rpoTarget: 15s}}\n"
+    ))
+}
+
+/// The intervals that the source's replicator has written down.
+fn written_interval(lab: &Lab) -> Value {
+    let mut files = fs::read_dir(lab.path("east/state/assignments"))
+        .unwrap()
+        .flatten();
+    let file = files.find(|file| file.path().extension().is_some_and(|end| end == "json"));
+    let assignment: Value = serde_json::from_slice(&fs::read(file.unwrap().path()).unwrap()).unwrap();
+    assignment.pointer("/interval/secs").unwrap().clone()
+}
+
+/// What cannot be written down is refused and tried again; what is known already goes on, even through a death.
+fn full_state_directories_of_replicators(lab: &mut Lab) {
+    let silence = {
+        let meter = SilenceMeter::start(&lab.guest("db").1.request().witness);
+        for of in [StateOf::East, StateOf::West] {
+            lab.leave_state_room(of, 0);
+        }
+        let _ = declare_interval(lab, "2s").done();
+        eventually(SOON, "the refusal is told", || {
+            NO_ROOM
+                .iter()
+                .any(|words| lab.orchestrator.log().contains(words))
+                .then_some(())
+        });
+        next_point_is_right(lab, "with full state directories");
+        for daemon in [&mut lab.east, &mut lab.west] {
+            daemon.kill9();
+            daemon.restart();
+        }
+        next_point_is_right(lab, "after deaths with full state directories");
+        meter.longest()
+    };
+    assert!(
+        silence < LONGEST_SILENCE,
+        "state directories were full: {silence:?}"
+    );
+    assert_eq!(written_interval(lab), 1);
+    for of in [StateOf::East, StateOf::West] {
+        lab.leave_state_room(of, 256 * MIB);
+    }
+    eventually(SOON, "what is declared is written down", || {
+        (written_interval(lab) == 2).then_some(())
+    });
+    next_point_is_right(lab, "after full state directories");
+}
+
+/// It refuses what it could not write down, and that changes nothing; when there is room it goes on by itself.
+fn a_full_state_directory_of_the_orchestrator(lab: &Lab) {
+    let meter = SilenceMeter::start(&lab.guest("db").1.request().witness);
+    lab.leave_state_room(StateOf::Orchestrator, 0);
+    let refused = declare_interval(lab, "1s");
+    assert_eq!(refused.status, 1, "{refused:?}");
+    assert!(refused.stderr.contains("no-room"), "{}", refused.stderr);
+    next_point_is_right(lab, "with a full state directory of the orchestrator");
+    lab.leave_state_room(StateOf::Orchestrator, 256 * MIB);
+    let silence = meter.longest();
+    assert!(
+        silence < LONGEST_SILENCE,
+        "a state directory was full: {silence:?}"
+    );
+    assert_eq!(written_interval(lab), 2);
+    let _ = declare_interval(lab, "1s").done();
+    eventually(SOON, "what is declared is followed", || {
+        (written_interval(lab) == 1).then_some(())
+    });
+    next_point_is_right(lab, "after a full state directory of the orchestrator");
 }

@@ -115,6 +115,7 @@ fn of_store(error: &StoreError) -> (Code, &'static str) {
         StoreError::Open { .. } | StoreError::Write { .. } | StoreError::Record { .. } => {
             (Code::Internal, "state-store")
         }
+        StoreError::NoRoom { .. } => (Code::ResourceExhausted, "no-room"),
         StoreError::Contended => (Code::Aborted, "contended"),
         StoreError::Closed => (Code::Unavailable, "shutting-down"),
     }

@@ -3,7 +3,7 @@
 //! sled's own flush does not reach the disk (it leaves the file's metadata and the drive's cache unsynced), so
 //! each group is one atomic batch, a flush, and then an `fdatasync` of sled's file; only then do readers see
 //! it and are its writers answered. After a failed write nobody knows what is durable: the store stays
-//! broken until it is opened again.
+//! broken until it is opened again. So that a full disk does not make such a failure, nothing is written without some room to spare.
 //!
 //! Crash story: a kill before the `fdatasync` leaves the group there or not, as a whole, and nobody was told
 //! that it is; after it, it is there.
@@ -12,11 +12,12 @@ mod records;
 
 use std::{
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     thread,
 };
 
+use rustix::fs::statvfs;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{CommitError, Committing, Content, Key, Revision, Store, StoreError, Stored, Transaction};
@@ -26,6 +27,8 @@ use records::Records;
 const QUEUED_COMMITS: usize = 256;
 /// How many commits one group takes at most, so that nobody waits for an endless one.
 const GROUP_COMMITS: usize = 64;
+/// Without so much room nothing is written: sled's file grows by half a MiB at a time, and by more for a large group.
+const LEAST_ROOM_BYTES: u64 = 8 << 20;
 
 /// sled in a directory.
 pub struct EmbeddedStore {
@@ -42,6 +45,8 @@ struct Request {
 
 /// All that the owning thread works with.
 struct Owner {
+    directory: PathBuf,
+    least_room_bytes: u64,
     records: Records,
     file: File,
     /// Ahead of `published` only within a group.
@@ -58,6 +63,10 @@ impl EmbeddedStore {
     /// When it is damaged, of another version, or opened by another process; the directory is then left as it
     /// is.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        Self::open_with_room(directory, LEAST_ROOM_BYTES)
+    }
+
+    fn open_with_room(directory: &Path, least_room_bytes: u64) -> Result<Self, StoreError> {
         let refused = |message: String| StoreError::Open {
             path: directory.to_owned(),
             message,
@@ -69,6 +78,8 @@ impl EmbeddedStore {
         let (requests, queue) = mpsc::channel(QUEUED_COMMITS);
         let (revisions, watched) = watch::channel(working.revision());
         let owner = Owner {
+            directory: directory.to_owned(),
+            least_room_bytes,
             records,
             file,
             working,
@@ -107,12 +118,13 @@ impl Store for EmbeddedStore {
     fn commit(&self, transaction: Transaction) -> Committing<'_> {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
-            let requests = self.requests.as_ref().ok_or(StoreError::Closed)?;
+            let closed = || CommitError::Broken(StoreError::Closed);
+            let requests = self.requests.as_ref().ok_or_else(closed)?;
             requests
                 .send(Request { transaction, answer })
                 .await
-                .map_err(|_| StoreError::Closed)?;
-            answered.await.map_err(|_| StoreError::Closed)?
+                .map_err(|_| closed())?;
+            answered.await.map_err(|_| closed())?
         })
     }
 
@@ -145,10 +157,12 @@ impl Owner {
         let mut batch = sled::Batch::default();
         let mut deltas = Vec::new();
         let mut answers = Vec::new();
+        let room = self.room();
         for request in group.drain(..) {
-            let decided = match &self.broken {
-                Some(error) => Err(CommitError::Broken(error.clone())),
-                None => self
+            let decided = match (&self.broken, &room) {
+                (Some(error), _) => Err(CommitError::Broken(error.clone())),
+                (None, Err(error)) => Err(CommitError::NoRoom(error.clone())),
+                (None, Ok(())) => self
                     .working
                     .decide(&request.transaction)
                     .map_err(|key| CommitError::Conflict { key }),
@@ -173,6 +187,17 @@ impl Owner {
             // Whoever asked may be gone; what was committed stays committed.
             let _ = sender.send(answer);
         }
+    }
+
+    /// A file system that does not say how much it has left has enough.
+    fn room(&self) -> Result<(), StoreError> {
+        let left = statvfs(&self.directory).map(|told| told.f_bavail.saturating_mul(told.f_frsize));
+        if left.is_ok_and(|left| left < self.least_room_bytes) {
+            return Err(StoreError::NoRoom {
+                path: self.directory.clone(),
+            });
+        }
+        Ok(())
     }
 
     fn make_durable(&mut self, batch: sled::Batch, deltas: &[super::content::Delta]) {

@@ -43,7 +43,9 @@ impl MemoryStore {
             .decide(transaction)
             .map_err(|key| CommitError::Conflict { key })?;
         if let Some(left) = self.commits_left.lock().unwrap().as_mut() {
-            *left = left.checked_sub(1).ok_or(StoreError::Closed)?;
+            *left = left
+                .checked_sub(1)
+                .ok_or(CommitError::Broken(StoreError::Closed))?;
         }
         content.apply(&delta);
         self.revisions.send_replace(delta.revision);

@@ -73,6 +73,27 @@ async fn a_watcher_sees_the_revision_of_a_commit_that_readers_see() {
 }
 
 #[tokio::test]
+async fn without_room_nothing_is_changed_and_with_room_it_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(directory.path()).unwrap();
+    store.commit(put("a", Expected::Absent, "one")).await.unwrap();
+    drop(store);
+    let store = EmbeddedStore::open_with_room(directory.path(), u64::MAX).unwrap();
+    for _ in 0..2 {
+        let refused = store.commit(put("b", Expected::Absent, "two")).await;
+        assert!(
+            matches!(refused, Err(CommitError::NoRoom(StoreError::NoRoom { .. }))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(document(&store, "b"), None);
+    drop(store);
+    let store = EmbeddedStore::open(directory.path()).unwrap();
+    assert_eq!(document(&store, "a").as_deref(), Some("one"));
+    store.commit(put("b", Expected::Absent, "two")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_directory_that_is_open_elsewhere_or_damaged_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(directory.path()).unwrap();

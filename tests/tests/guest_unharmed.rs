@@ -1,9 +1,10 @@
-//! Whichever process of ours hangs, and whichever disk of ours is full, the guest writes on without an error and without a long
+//! Whichever process of ours hangs or dies, and whichever disk of ours is full, the guest writes on without an error and without a long
 //! wait, and the next points are right.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a scenario fails by panicking, with the place where it did"
 )]
 
@@ -31,11 +32,11 @@ const NO_ROOM: [&str; 2] = ["NO_SPACE", "No space left"];
 const MIB: u64 = 1024 * 1024;
 /// As good as nothing; a `tmpfs` of nothing is one without a limit.
 const PAGE: u64 = 4096;
-/// A sync takes longer than all hangs in it.
+/// A sync takes longer than all that befalls it.
 const BANDWIDTH: &str = "3MiB";
 
 /// One of ours.
-type Process = fn(&Lab) -> &Daemon;
+type Process = fn(&mut Lab) -> &mut Daemon;
 
 fn lab(options: LabOptions) -> Lab {
     let mut lab = Lab::start(options);
@@ -65,26 +66,37 @@ fn next_point_is_right(lab: &Lab, after: &str) {
     assert!(errors.is_empty(), "{after}: {errors:?}");
 }
 
+/// What befalls a process: it comes back.
+type Blow = fn(&mut Daemon);
+
+fn hangs(daemon: &mut Daemon) {
+    daemon.freeze();
+    thread::sleep(FROZEN);
+    daemon.thaw();
+}
+
+fn dies(daemon: &mut Daemon) {
+    daemon.kill9();
+    daemon.restart();
+}
+
 #[test]
-fn whoever_hangs_in_a_sync_or_in_cycles_the_guest_writes_on() {
-    let lab = lab(LabOptions {
+fn whoever_hangs_or_dies_in_a_sync_or_in_cycles_the_guest_writes_on() {
+    let mut lab = lab(LabOptions {
         interval: "1s".to_owned(),
         bandwidth: Some(BANDWIDTH.to_owned()),
         ..LabOptions::default()
     });
     let processes: [(&str, Process); 3] = [
-        ("the source", |lab| &lab.east),
-        ("the target", |lab| &lab.west),
-        ("the orchestrator", |lab| &lab.orchestrator),
+        ("the orchestrator", |lab| &mut lab.orchestrator),
+        ("the target", |lab| &mut lab.west),
+        ("the source", |lab| &mut lab.east),
     ];
-    let hang = |process: Process| {
-        silence_while(&lab, |lab| {
-            process(lab).freeze();
-            thread::sleep(FROZEN);
-            process(lab).thaw();
-        })
-    };
-    let expect_short = |silence: Duration, what: &str| {
+    let blows: [(&str, Blow); 2] = [("hangs", hangs), ("dies", dies)];
+    let strike = |lab: &mut Lab, process: Process, blow: Blow, what: &str| {
+        let meter = SilenceMeter::start(&lab.guest("db").1.request().witness);
+        blow(process(lab));
+        let silence = meter.longest();
         assert!(
             silence < LONGEST_SILENCE,
             "{what}: the guest waited for {silence:?}"
@@ -93,14 +105,21 @@ fn whoever_hangs_in_a_sync_or_in_cycles_the_guest_writes_on() {
     lab.cli
         .vm_when("db", "a sync", SYNC, |vm| vm["state"] == "InitialSync");
     for (name, process) in processes {
-        expect_short(hang(process), &format!("{name} hung in the sync"));
+        for (does, blow) in blows {
+            strike(&mut lab, process, blow, &format!("{name} {does} in the sync"));
+        }
     }
+    assert_eq!(
+        lab.cli.points("db"),
+        0,
+        "the sync was over before they were through"
+    );
     lab.cli.vm_in("db", "Protected", SYNC);
-    next_point_is_right(&lab, "after hangs in the sync");
-    for round in 1..=2 {
+    next_point_is_right(&lab, "after a sync with hangs and deaths");
+    for (does, blow) in blows {
         for (name, process) in processes {
-            let what = format!("{name} hung, round {round}");
-            expect_short(hang(process), &what);
+            let what = format!("{name} {does}");
+            strike(&mut lab, process, blow, &what);
             next_point_is_right(&lab, &what);
         }
     }

@@ -1,4 +1,5 @@
-//! The source's replicator is killed at each single command that it gives a VM's monitor in a cycle.
+//! The source's replicator is killed at each single command that it gives a VM's monitor in a cycle; then the target's is, and the
+//! orchestrator.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +15,7 @@ use farshore_tests::{
     Lab, eventually,
     guests::GuestOrder,
     lab::{LabOptions, SYNC, vm_document},
-    monitor_proxy::killer::{Fate, Moment, MonitorKiller, Order, is_whole},
+    monitor_proxy::killer::{Fate, Moment, MonitorKiller, Order, Victim, is_whole},
     replica::judge_point,
     spare_monitor::SpareMonitor,
 };
@@ -23,6 +24,8 @@ const SOON: Duration = Duration::from_secs(60);
 const KILL: i32 = 9;
 /// A cycle is shorter when it finds less to do; one that short does not say that a cycle has no more commands.
 const SHORT_CYCLES: usize = 2;
+/// How many of the source's commands may belong together, as far as others are concerned.
+const BETWEEN_PHASES: usize = 3;
 
 /// A protected guest whose monitor is reached through one who kills.
 struct Doomed {
@@ -84,26 +87,34 @@ impl Doomed {
         found
     }
 
-    /// Kills the replicator at a command of its next cycle; `None` if that cycle has fewer.
-    fn kill_at(&mut self, at: usize, moment: Moment) -> Option<Killed> {
-        let pid = self.lab.east.pid().unwrap();
-        self.killer.order(Order { pid, at, moment });
+    /// Kills a replicator at a command of the source's next cycle; `None` if that cycle has fewer.
+    fn kill_at(&mut self, at: usize, moment: Moment, victim: Victim) -> Option<Killed> {
+        let daemon = match victim {
+            Victim::Client => &mut self.lab.east,
+            Victim::Another => &mut self.lab.west,
+        };
+        let pid = daemon.pid().unwrap();
+        self.killer.order(Order {
+            pid,
+            victim,
+            at,
+            moment,
+        });
         match eventually(SOON, "the cycle gets there or ends", || self.killer.fate()) {
             Fate::TooShort { commands } => {
                 assert!(commands.len() < at && is_whole(&commands), "{at}: {commands:?}");
                 None
             }
             Fate::Killed { commands } => {
-                assert_eq!(self.lab.east.ended_by(), Some(KILL), "{at}");
+                assert_eq!(daemon.ended_by(), Some(KILL), "{at}");
                 assert_eq!(commands.len(), at, "{commands:?}");
                 Some(Killed { commands })
             }
         }
     }
 
-    /// Starts the replicator again; the next point is right, and the guest has noticed nothing.
-    fn goes_on_rightly(&mut self, after: &str) {
-        self.lab.east.restart();
+    /// The next point is right, and the guest has noticed nothing.
+    fn goes_on_rightly(&self, after: &str) {
         let guest = &self.lab.guest("db").1;
         let acknowledged = guest.testimony().unwrap().acknowledged;
         let point = self.lab.cli.point_after_now("db", SOON);
@@ -118,15 +129,36 @@ impl Doomed {
         let mut last = Vec::new();
         let (mut at, mut too_short) = (1, 0);
         while too_short < SHORT_CYCLES {
-            let Some(killed) = self.kill_at(at, moment) else {
+            let Some(killed) = self.kill_at(at, moment, Victim::Client) else {
                 too_short += 1;
                 continue;
             };
+            self.lab.east.restart();
             self.goes_on_rightly(&format!("{moment:?} {at}, {}", killed.commands[at - 1]));
             last = killed.commands;
             (at, too_short) = (at + 1, 0);
         }
         last
+    }
+
+    /// Kills the target in each phase of a cycle, told by the commands that the source gives, and the orchestrator with it every other
+    /// time.
+    fn kill_the_others_in_each_phase(&mut self) {
+        let (mut at, mut too_short) = (1, 0);
+        while too_short < SHORT_CYCLES {
+            let Some(killed) = self.kill_at(at, Moment::Sent, Victim::Another) else {
+                too_short += 1;
+                continue;
+            };
+            if killed.commands.len() % 2 == 0 {
+                self.lab.orchestrator.kill9();
+                self.lab.orchestrator.restart();
+            }
+            self.lab.west.restart();
+            self.goes_on_rightly(&format!("the target at {at}, {}", killed.commands[at - 1]));
+            (at, too_short) = (at + BETWEEN_PHASES, 0);
+        }
+        assert!(at > 5, "a cycle has more commands than {at}");
     }
 }
 
@@ -135,12 +167,13 @@ fn is_right(judgement: &Judgement) -> bool {
 }
 
 #[test]
-fn a_guest_never_notices_a_replicator_killed_at_any_command_of_a_cycle() {
+fn a_guest_never_notices_who_is_killed_at_any_command_of_a_cycle() {
     let mut doomed = Doomed::start();
     let answered = doomed.kill_at_each(Moment::Answered);
     assert!(is_whole(&answered), "each command of a whole cycle: {answered:?}");
     let sent = doomed.kill_at_each(Moment::Sent);
     assert!(is_whole(&sent), "each command of a whole cycle: {sent:?}");
+    doomed.kill_the_others_in_each_phase();
 
     eventually(SOON, "nothing is left beside what a cycle needs", || {
         (doomed.lies_there() == doomed.at_rest).then_some(())

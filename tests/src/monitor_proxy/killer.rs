@@ -1,4 +1,4 @@
-//! Kills the process at the other end of a monitor's line, with SIGKILL, at a given command of a cycle.
+//! Kills a process, most often the one at the other end of a monitor's line, with SIGKILL, at a given command of a cycle.
 //!
 //! What a cycle is can be seen on the wire, however many commands it has: every cycle adds bitmaps, and removes others
 //! once it is settled. So a cycle begins with the first `block-dirty-bitmap-add` of a connection, and then with each
@@ -26,11 +26,22 @@ pub enum Moment {
     Sent,
 }
 
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victim {
+    /// The one who gives the commands: the line ends.
+    Client,
+    /// Somebody else: the line goes on.
+    Another,
+}
+
 /// Where a process is to be killed: in the first cycle that begins after the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Order {
     /// Of the process.
     pub pid: u32,
+    /// Who that is.
+    pub victim: Victim,
     /// The number of the command in its cycle, from 1.
     pub at: usize,
     /// Before or after its answer.
@@ -40,7 +51,7 @@ pub struct Order {
 /// What became of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// The process was sent SIGKILL. QEMU got these commands of the cycle, in this order, and no more.
+    /// The process was sent SIGKILL. QEMU had got these commands of the cycle by then, in this order; if the client was killed, no more.
     Killed {
         /// What each of them does.
         commands: Vec<String>,
@@ -145,9 +156,10 @@ impl State {
         let Some(order) = self.count(command) else {
             return Next::GoOn;
         };
-        match order.moment {
-            Moment::Sent => self.kill(),
-            Moment::Answered => {
+        match (order.moment, order.victim) {
+            // Nobody waits for the answer.
+            (Moment::Sent, _) | (Moment::Answered, Victim::Another) => self.kill(),
+            (Moment::Answered, Victim::Client) => {
                 self.awaited = Some(command.id.clone());
                 Next::HoldCommands
             }
@@ -179,8 +191,10 @@ impl State {
     }
 
     fn kill(&mut self) -> Next {
-        let pid = self.order.and_then(|order| i32::try_from(order.pid).ok());
-        let Some(pid) = pid.and_then(Pid::from_raw) else {
+        let Some(order) = self.order else {
+            return Next::GoOn;
+        };
+        let Some(pid) = i32::try_from(order.pid).ok().and_then(Pid::from_raw) else {
             return Next::GoOn;
         };
         // A process that is gone already was not killed here: then there is no fate, and the test misses it.
@@ -188,7 +202,10 @@ impl State {
             let commands = self.cycle.take().unwrap_or_default();
             self.fate = Some(Fate::Killed { commands });
         }
-        Next::AwaitEnd
+        match order.victim {
+            Victim::Client => Next::AwaitEnd,
+            Victim::Another => Next::GoOn,
+        }
     }
 }
 
@@ -259,7 +276,12 @@ mod tests {
     fn ordered(at: usize, moment: Moment) -> State {
         let pid = NOBODY;
         State {
-            order: Some(Order { pid, at, moment }),
+            order: Some(Order {
+                pid,
+                victim: Victim::Client,
+                at,
+                moment,
+            }),
             ..State::default()
         }
     }

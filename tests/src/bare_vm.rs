@@ -81,6 +81,18 @@ impl BareVm {
         )
     }
 
+    /// Starts it with a raw disk of noise, and an empty qcow2 one.
+    #[must_use]
+    pub fn with_noise(directory: &Path, name: &str, root_mib: u64) -> Self {
+        let root = noisy_disk(directory, name, root_mib);
+        let data = qcow2_disk(directory, name, 8);
+        let disks = [
+            virtio_disk("root", "raw", &root, ""),
+            virtio_disk("data", "qcow2", &data, ""),
+        ];
+        Self::start(directory, name, &disks.concat())
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -158,6 +170,22 @@ impl Drop for BareVm {
 pub fn raw_disk(directory: &Path, name: &str, mib: u64) -> PathBuf {
     let path = directory.join(format!("{name}-root.raw"));
     fs::File::create(&path).unwrap().set_len(mib * MIB).unwrap();
+    path
+}
+
+/// A raw disk image of bytes that no compression makes fewer.
+#[must_use]
+pub fn noisy_disk(directory: &Path, name: &str, mib: u64) -> PathBuf {
+    let path = directory.join(format!("{name}-root.raw"));
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    let words = words.take(usize::try_from(mib * MIB / 8).unwrap());
+    fs::write(&path, words.flatten().collect::<Vec<u8>>()).unwrap();
     path
 }
 

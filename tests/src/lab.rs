@@ -338,6 +338,15 @@ impl Lab {
         self.sites.west.name()
     }
 
+    /// What the east has put on the line so far, all protocols included.
+    ///
+    /// # Panics
+    /// When the line cannot be asked.
+    #[must_use]
+    pub fn sent_by_the_east(&self) -> u64 {
+        self.sites.sent_by_the_east()
+    }
+
     /// The line between the sites.
     ///
     /// # Panics

@@ -16,12 +16,11 @@ use std::{
 
 use farshore_tests::{
     Lab,
-    bare_vm::{BareVm, document, qcow2_disk, virtio_disk},
+    bare_vm::{BareVm, document},
     guests::exchange_from,
     lab::{LabOptions, SYNC},
     replica::{export, vault},
 };
-use serde_json::Value;
 
 const MIB: u64 = 1024 * 1024;
 const ROOT_MIB: u64 = 64;
@@ -30,33 +29,12 @@ const BLOCK: u64 = 65536;
 const DIFFERING_BLOCKS: u64 = 48;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Bytes that no compression makes fewer.
-fn noise(bytes: u64) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words
-        .take(usize::try_from(bytes / 8).unwrap())
-        .flatten()
-        .collect()
-}
-
-/// A VM with a disk of noise, and where the copy of it is that was made before it ran.
+/// A VM with a disk of noise, and where a copy of it is.
 fn vm_with_an_older_copy(directory: &Path) -> (BareVm, PathBuf) {
-    let root = directory.join("db-root.raw");
+    let vm = BareVm::with_noise(directory, "db", ROOT_MIB);
     let copy = directory.join("older.raw");
-    fs::write(&root, noise(ROOT_MIB * MIB)).unwrap();
-    fs::copy(&root, &copy).unwrap();
-    let data = qcow2_disk(directory, "db", 8);
-    let disks = [
-        virtio_disk("root", "raw", &root, ""),
-        virtio_disk("data", "qcow2", &data, ""),
-    ];
-    (BareVm::start(directory, "db", &disks.concat()), copy)
+    fs::copy(vm.root(), &copy).unwrap();
+    (vm, copy)
 }
 
 fn with_seed(vm: &BareVm, seed: &Path) -> String {
@@ -85,16 +63,6 @@ impl Drop for LoopDevice {
     }
 }
 
-/// What the source's site has put on the line so far, all protocols included.
-fn crossed(lab: &Lab) -> u64 {
-    let output = Command::new("ip")
-        .args(["-n", lab.east_network(), "-s", "-j", "link", "show", "wan"])
-        .output()
-        .unwrap();
-    let links: Value = serde_json::from_slice(&output.stdout).unwrap();
-    links[0]["stats64"]["tx"]["bytes"].as_u64().unwrap()
-}
-
 fn shipped(lab: &Lab, encoding: &str) -> u64 {
     let text = exchange_from(lab.west_network(), "10.91.0.1:7281".parse().unwrap(), "/metrics").text;
     let series = format!("farshore_replicated_bytes_total{{encoding=\"{encoding}\",vm=\"db\"}} ");
@@ -117,7 +85,7 @@ fn only_blocks_that_differ_from_an_older_copy_cross_the_line_though_the_target_i
     let manifest = with_seed(&vm, &seed.0);
     let root = vm.root();
     let _ = lab.adopt_bare(vm);
-    let before = crossed(&lab);
+    let before = lab.sent_by_the_east();
     let _ = lab.apply(&manifest).done();
     let halfway = lab.cli.vm_when("db", "the middle of the sync", SYNC, |vm| {
         let done = vm["syncDoneBytes"].as_u64().unwrap_or(0);
@@ -127,7 +95,7 @@ fn only_blocks_that_differ_from_an_older_copy_cross_the_line_though_the_target_i
     lab.west.kill9();
     lab.west.restart();
     lab.cli.vm_in("db", "Protected", SYNC);
-    let crossed = crossed(&lab) - before;
+    let crossed = lab.sent_by_the_east() - before;
 
     let differing = DIFFERING_BLOCKS * BLOCK;
     assert!(

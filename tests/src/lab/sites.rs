@@ -1,6 +1,8 @@
 //! The networks of two sites: a namespace each with a production bridge of the same addresses, and what joins them.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, process::Command};
+
+use serde_json::Value;
 
 use crate::{
     namespace::{Namespace, ip},
@@ -40,6 +42,16 @@ impl Sites {
             join_by_wire(&east, &west);
         }
         Self { wan, east, west }
+    }
+
+    /// What the east has put on the line so far, all protocols included.
+    pub(super) fn sent_by_the_east(&self) -> u64 {
+        let output = Command::new("ip")
+            .args(["-n", self.east.name(), "-s", "-j", "link", "show", LINE])
+            .output()
+            .unwrap();
+        let links: Value = serde_json::from_slice(&output.stdout).unwrap();
+        links[0]["stats64"]["tx"]["bytes"].as_u64().unwrap()
     }
 }
 

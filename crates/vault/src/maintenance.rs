@@ -59,6 +59,7 @@ mod pace;
 mod pack;
 mod proofs;
 mod settle;
+mod showing;
 mod table;
 #[cfg(test)]
 mod tests;

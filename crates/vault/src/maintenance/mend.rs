@@ -17,6 +17,7 @@ use super::{
     boundary::first_behind,
     merge::{MergedRun, settled_runs},
     proofs::Prover,
+    showing::Showing,
     table::SettledTable,
     usage::LiveFrames,
 };
@@ -28,7 +29,6 @@ use crate::{
     state::ChainState,
     tree::RunSummary,
     vault::Vault,
-    versions::thin,
 };
 
 /// What a mending of a chain's index did.
@@ -203,9 +203,10 @@ impl Pass<'_> {
     ) -> Result<(LiveFrames, Prover), Halt> {
         let mut frames = LiveFrames::default();
         let mut prover = Prover::new(retained.iter().copied());
+        let mut showing = Showing::at(state, retained);
         for chunk in self.derived(state, Part::Settled) {
             let chunk = chunk?;
-            let kept = thin(&chunk, retained);
+            let kept = showing.thin(&chunk);
             for entry in &kept {
                 into.push(entry)?;
                 prover.see(entry);

@@ -1,7 +1,7 @@
 //! Settling: merging all runs up to a sealed point, and leaving out what no retained point shows.
 //!
 //! What is kept is what shows at a retained point, at a point that somebody still reads, or at the newest settled
-//! point, on which later ones build. Settling is due when there is enough to gain, as the files themselves say:
+//! point, on which later ones build; of a volume, what shows at those of them that have it. Settling is due when there is enough to gain, as the files themselves say:
 //!
 //! - more than 15 % of the chain's bytes were ingested since it was last settled, or
 //! - points were dropped since that had brought more than 5 % of them.
@@ -17,6 +17,7 @@ use super::{
     boundary::{self, Boundary, bytes_between, length_of},
     merge::{MergedRun, settled_runs},
     proofs::Prover,
+    showing::Showing,
     table::SettledTable,
     usage::LiveFrames,
 };
@@ -27,7 +28,7 @@ use crate::{
     state::ChainState,
     storage::StorageError,
     tree::RunSummary,
-    versions::{Chunks, Layer, Merge, thin},
+    versions::{Chunks, Layer, Merge},
     writer::flush_sealed,
 };
 
@@ -61,7 +62,8 @@ impl Pass<'_> {
             return Ok(());
         }
         let retained = settling.retained();
-        let (run, (frames, prover)) = self.made(|pass, run| pass.settle(&runs, &retained, run))?;
+        let (run, (frames, prover)) =
+            self.made(|pass, run| pass.settle(&runs, (&settling.state, &retained), run))?;
         let table = SettledTable {
             through: boundary.through,
             usage: frames.by_segment,
@@ -104,16 +106,17 @@ impl Pass<'_> {
     fn settle(
         &mut self,
         runs: &[RunSummary],
-        retained: &[Sequence],
+        (state, retained): (&ChainState, &[Sequence]),
         into: &mut MergedRun,
     ) -> Result<(LiveFrames, Prover), Halt> {
         let runs = self.open_runs(runs)?;
         let layers: Vec<_> = runs.iter().map(Layer::Run).collect();
         let mut frames = LiveFrames::default();
         let mut prover = Prover::new(retained.iter().copied());
+        let mut showing = Showing::at(state, retained);
         for chunk in Chunks::new(Merge::new(&layers)) {
             let chunk = chunk?;
-            let kept = thin(&chunk, retained);
+            let kept = showing.thin(&chunk);
             for entry in &kept {
                 into.push(entry)?;
                 prover.see(entry);

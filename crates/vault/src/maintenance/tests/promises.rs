@@ -361,3 +361,41 @@ fn a_damaged_frame_is_left_where_it_is_and_does_not_stop_the_rest() {
     );
     assert_ne!(point, life.source.volumes);
 }
+
+#[test]
+fn the_space_of_a_volume_that_went_away_is_given_back_with_the_last_point_that_has_it() {
+    let mut life = Life::new(&SIZES, tiny(60_000));
+    let (large, small) = (60_000, 500);
+    let parts = [0, 60_000, 120_000].map(|offset| vec![write(0, offset, 1, large)]);
+    life.seal(&[parts.as_slice(), &[vec![write(1, 0, 1, small)]]].concat());
+    for number in 2..=6u8 {
+        life.seal(&[vec![write(0, 0, number, small), write(1, 0, number, small)]]);
+    }
+    let whole = life.chain_bytes();
+    life.source.volumes[0].clear();
+    let (volumes, epoch) = (life.source.description().volumes, life.epoch);
+    life.writer().set_volumes(epoch, &volumes).unwrap();
+    for number in 7..=12u8 {
+        life.seal(&[vec![write(1, 0, number, small)]]);
+    }
+    // A point that has it needs it.
+    life.drop_points(|point| ![5, 9, 12].contains(&point.sequence.0));
+    life.maintain();
+    life.assert_whole();
+    assert!(
+        life.chain_bytes() > whole / 2,
+        "{} of {whole}",
+        life.chain_bytes()
+    );
+    life.drop_points(|point| point.sequence.0 == 5);
+    life.maintain();
+    life.assert_whole();
+    let left = life.chain_bytes();
+    assert!(left < whole / 3, "{left} of {whole} bytes are left");
+    // So does an index that is made again from what is left.
+    for run in life.names("runs") {
+        std::fs::remove_file(life.vault().chain_handle(CHAIN).unwrap().layout.runs().join(run)).unwrap();
+    }
+    life.vault().mend_index(CHAIN, &mut Unlimited).unwrap();
+    life.assert_whole();
+}

@@ -3,6 +3,7 @@
 mod audit;
 mod damage;
 mod disks;
+mod interruptions;
 mod policies;
 mod retention;
 mod volumes;
@@ -13,7 +14,7 @@ use farshore_domain::{
     job::{Job, JobId, JobKind},
     protection::{self, Protection},
 };
-use policies::PolicyTeller;
+use policies::{PolicyTeller, Teller};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -63,7 +64,11 @@ impl Reconciler {
         let mut revisions = self.store.revisions();
         let mut views = self.replicators.reports();
         let mut retention = tokio::time::interval(RETENTION_INTERVAL);
-        let mut teller = PolicyTeller::new(self.replicators.clone());
+        let mut teller = PolicyTeller::new(Teller {
+            store: self.store.clone(),
+            replicators: self.replicators.clone(),
+            clock: self.clock.clone(),
+        });
         let mut noting = Noting::Written;
         loop {
             revisions.borrow_and_update();
@@ -116,6 +121,8 @@ impl Reconciler {
         if damage::news(view, &declared, vm).is_some()
             || audit::news(view, &declared, vm).is_some()
             || volumes::news(view, &declared, vm).is_some()
+            || disks::are_settled(view, &declared, vm)
+            || interruptions::news(view, (&declared, vm), self.clock.now()).is_some()
         {
             return Ok(true);
         }
@@ -164,6 +171,15 @@ impl Reconciler {
             if let Some(news) = volumes::news(view, &declared, &vm) {
                 work.tell(&news.event(&vm.subject(), now))?;
                 vm.volumes = news.volumes;
+                work.put(&vm)?;
+            }
+            if disks::are_settled(view, &declared, &vm) {
+                vm.disks_refused.clear();
+                work.put(&vm)?;
+            }
+            if let Some(news) = interruptions::news(view, (&declared, &vm), now) {
+                work.tell(&news.event(&vm.subject(), now))?;
+                vm.interruption = news.told;
                 work.put(&vm)?;
             }
             let Some(sight) = sight(view, &declared, &vm) else {

@@ -22,7 +22,8 @@ pub use answer::{Answer, AnswerRecord, Applied, AppliedEffect};
 pub use event::{EventRecord, Severity, events_newest_first};
 pub use test::{LeakRecord, Leftovers, TestRecord};
 pub use vm::{
-    CheckOutcome, CheckRecord, PointsSeen, Recovery, Started, Tenure, VaultTold, VmRecord, VolumeRecord,
+    CheckOutcome, CheckRecord, InterruptionTold, PointsSeen, Recovery, Started, Tenure, VaultTold, VmRecord,
+    VolumeRecord,
 };
 
 use crate::store::{Change, CommitError, Expected, Key, Store, StoreError, Stored, Transaction};

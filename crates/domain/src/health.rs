@@ -16,6 +16,7 @@ pub use cycles::CycleTimes;
 mod audit;
 mod cycles;
 mod damage;
+mod disks;
 mod groups;
 
 #[cfg(test)]
@@ -136,6 +137,8 @@ pub struct Observation<'a> {
     pub app_consistency_missed: &'a str,
     /// Why the newest point is not of an instant of its group; empty where it is, or there is no group.
     pub group_instant_missed: &'a str,
+    /// Why the source does not go on with the disks that are declared; empty where it does.
+    pub disks_refused: &'a str,
 }
 
 /// The health and every reason for it, worst first. After a failover nothing replicates, and only the vault is
@@ -158,6 +161,7 @@ pub fn health(seen: &Observation<'_>) -> (Health, Vec<Reason>) {
         cycles::of_cycles(seen),
         of_application(seen),
         groups::of_group(seen),
+        disks::of_disks(seen),
     ];
     judged(reasons.into_iter().flatten().collect())
 }

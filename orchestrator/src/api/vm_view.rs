@@ -116,6 +116,7 @@ impl VmViews {
             audit: source.and_then(audit_finding),
             last_cycle: source.and_then(cycle_times),
             app_consistency_missed: source.map_or("", |source| source.app_consistency_missed.as_str()),
+            disks_refused: &record.disks_refused,
             group_instant_missed: source
                 .and_then(|source| source.group.as_ref())
                 .map_or("", |group| group.missed.as_str()),

@@ -3,6 +3,8 @@
 mod attached;
 mod disks;
 mod groups;
+mod interruptions;
+mod scene;
 mod seeds;
 mod user;
 mod vault;
@@ -16,6 +18,7 @@ use tonic::Code;
 use super::*;
 use crate::replicators::scripted::{Fault, MANIFEST, Scripted};
 use attached::attach;
+use scene::Scene;
 use user::User;
 
 const LONG: Duration = Duration::from_secs(30);

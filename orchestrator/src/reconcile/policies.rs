@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::disks;
 use crate::{
+    clock::Clock,
     fleet::FleetView,
     groups, machine,
     records::{self, VmRecord},
@@ -105,17 +106,25 @@ fn to_source(
     })
 }
 
+/// Who tells one of them, and notes what comes of it.
+#[derive(Clone)]
+pub(super) struct Teller {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) replicators: Arc<dyn Replicators>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
 /// Tells replicators, several at once, and none of them twice at once.
 pub(super) struct PolicyTeller {
-    replicators: Arc<dyn Replicators>,
+    teller: Teller,
     under_way: BTreeSet<Listener>,
     tasks: JoinSet<Listener>,
 }
 
 impl PolicyTeller {
-    pub(super) fn new(replicators: Arc<dyn Replicators>) -> Self {
+    pub(super) fn new(teller: Teller) -> Self {
         Self {
-            replicators,
+            teller,
             under_way: BTreeSet::new(),
             tasks: JoinSet::new(),
         }
@@ -129,9 +138,9 @@ impl PolicyTeller {
             }
             let listener = owed.listener.clone();
             if self.under_way.insert(listener.clone()) {
-                let replicators = self.replicators.clone();
+                let teller = self.teller.clone();
                 self.tasks.spawn(async move {
-                    tokio::time::sleep(tell(&*replicators, owed).await).await;
+                    tokio::time::sleep(teller.tell(owed).await).await;
                     listener
                 });
             }
@@ -151,34 +160,46 @@ impl PolicyTeller {
     }
 }
 
-/// How long nothing is to be said again.
-async fn tell(replicators: &dyn Replicators, owed: Owed) -> Duration {
-    let after_a_refusal = if matches!(owed.body, Body::SetDisks(_)) {
-        AFTER_REFUSED_DISKS
-    } else {
-        AFTER_A_FAILURE
-    };
-    let order = Order {
-        site: owed.site.clone(),
-        id: format!("declared-{}", Uuid::now_v7()),
-        body: owed.body,
-        deadline: DEADLINE,
-    };
-    match replicators.command(order).await {
-        Ok(Outcome::Failure(failure)) => {
-            tracing::warn!(
-                listener = ?owed.listener,
-                owed.site,
-                failure.reason,
-                failure.message,
-                "what is declared now was refused"
-            );
-            after_a_refusal
+impl Teller {
+    /// Gives how long nothing is to be said again.
+    async fn tell(&self, owed: Owed) -> Duration {
+        let of_disks = matches!(owed.body, Body::SetDisks(_));
+        let order = Order {
+            site: owed.site.clone(),
+            id: format!("declared-{}", Uuid::now_v7()),
+            body: owed.body,
+            deadline: DEADLINE,
+        };
+        match self.replicators.command(order).await {
+            Ok(Outcome::Failure(failure)) => {
+                tracing::warn!(
+                    listener = ?owed.listener,
+                    owed.site,
+                    failure.reason,
+                    failure.message,
+                    "what is declared now was refused"
+                );
+                match owed.listener {
+                    Listener::Source(vm) if of_disks => {
+                        self.note_refused_disks(&vm, &failure.message).await;
+                        AFTER_REFUSED_DISKS
+                    }
+                    Listener::Source(_) | Listener::Target(_) => AFTER_A_FAILURE,
+                }
+            }
+            Ok(_) => AFTER_AN_ANSWER,
+            Err(error) => {
+                tracing::info!(listener = ?owed.listener, owed.site, %error, "what is declared now could not be told");
+                AFTER_A_FAILURE
+            }
         }
-        Ok(_) => AFTER_AN_ANSWER,
-        Err(error) => {
-            tracing::info!(listener = ?owed.listener, owed.site, %error, "what is declared now could not be told");
-            AFTER_A_FAILURE
+    }
+
+    async fn note_refused_disks(&self, vm: &str, why: &str) {
+        let noted = disks::note_refused(&*self.store, (vm, why), self.clock.now()).await;
+        if let Err(error) = noted {
+            // It is refused again in a minute.
+            tracing::warn!(vm, %error, "that disks were refused is not written down");
         }
     }
 }

@@ -49,6 +49,24 @@ pub struct VmRecord {
     /// Of the last difference that was told: when the source's audit found it, by the source's clock.
     #[serde(default)]
     pub audit_told: Option<WallTime>,
+    /// Why its source does not go on with the disks that are declared; empty while it does.
+    #[serde(default)]
+    pub disks_refused: String,
+    /// What was last told of its source's interruptions.
+    #[serde(default)]
+    pub interruption: InterruptionTold,
+}
+
+/// What was last told of interruptions of replication, so that each is told once, and not too many of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InterruptionTold {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// That it is interrupted, since then.
+    Interrupted(WallTime),
+    /// That it goes on; the interruption before was told then.
+    GoesOn(WallTime),
 }
 
 /// What was last told of the recovery points in the vault, so that a change is told once.
@@ -174,6 +192,8 @@ impl VmRecord {
             recovery: None,
             vault: VaultTold::Sound,
             audit_told: None,
+            disks_refused: String::new(),
+            interruption: InterruptionTold::Nothing,
         }
     }
 

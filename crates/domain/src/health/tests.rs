@@ -28,6 +28,7 @@ fn seen<'a>(protection: &'a Protection, failover: &'a Failover) -> Observation<'
         last_cycle: None,
         app_consistency_missed: "",
         group_instant_missed: "",
+        disks_refused: "",
     }
 }
 

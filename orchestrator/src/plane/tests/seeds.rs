@@ -11,12 +11,10 @@ fn with_seed(seed: &str) -> String {
 
 #[tokio::test]
 async fn a_target_is_told_of_seeds_when_it_is_prepared_and_forgets_them_with_the_vm() {
-    let directory = tempfile::tempdir().unwrap();
-    let plane = Running::start(directory.path()).await;
     let world = Scripted::new();
     world.change(|world| world.enabled_phase = Some(v1::SourcePhase::InitialSync));
-    let _replicators = attach(plane.address, &world);
-    let user = User::connect(plane.address).await;
+    let scene = Scene::of(world).await;
+    let (world, user) = (&scene.world, &scene.user);
     user.apply("", &with_seed("data: /dev/vg0/old")).await.unwrap();
     user.vm_in(ProtectionState::InitialSync).await;
     let told: Vec<_> = world.world().seeds.values().flatten().cloned().collect();
@@ -33,35 +31,25 @@ async fn a_target_is_told_of_seeds_when_it_is_prepared_and_forgets_them_with_the
     let job = user.delete("ProtectedVm", "shop-db").await.unwrap();
     assert_eq!(user.watch_job(&job).await.state(), JobState::Succeeded);
     assert!(world.world().seeds.is_empty());
-    plane.stop().await;
+    scene.end().await;
 }
 
 #[tokio::test]
 async fn once_there_is_a_point_the_seed_may_be_left_out() {
-    let directory = tempfile::tempdir().unwrap();
-    let plane = Running::start(directory.path()).await;
-    let world = Scripted::new();
-    let _replicators = attach(plane.address, &world);
-    let user = User::connect(plane.address).await;
     let seeded = with_seed("root: /images/old.raw");
-    user.apply("", &seeded).await.unwrap();
-    user.vm_in(ProtectionState::Protected).await;
+    let scene = Scene::protecting(&seeded).await;
+    let user = &scene.user;
     let applied = user.apply("", MANIFEST).await.unwrap();
     assert_eq!(applied[3].effect(), v1::ApplyEffect::Changed);
     let refused = user.apply("", &seeded).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    plane.stop().await;
+    scene.end().await;
 }
 
 #[tokio::test]
 async fn a_target_that_does_not_forget_holds_no_deletion_up() {
-    let directory = tempfile::tempdir().unwrap();
-    let plane = Running::start(directory.path()).await;
-    let world = Scripted::new();
-    let _replicators = attach(plane.address, &world);
-    let user = User::connect(plane.address).await;
-    user.apply("", &with_seed("root: /images/old.raw")).await.unwrap();
-    user.vm_in(ProtectionState::Protected).await;
+    let scene = Scene::protecting(&with_seed("root: /images/old.raw")).await;
+    let (world, user) = (&scene.world, &scene.user);
     world.change(|world| {
         let fault = Fault::Fails { retryable: true };
         world.faults.insert("forget-seeds", vec![fault]);
@@ -76,5 +64,5 @@ async fn a_target_that_does_not_forget_holds_no_deletion_up() {
         .filter(|(_, part)| *part == "forget-seeds")
         .count();
     assert_eq!(asked, 1);
-    plane.stop().await;
+    scene.end().await;
 }

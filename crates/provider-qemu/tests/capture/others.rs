@@ -137,6 +137,51 @@ async fn a_snapshot_above_the_wrapper_is_noticed_and_keeps_the_guests_writes() {
     assert_eq!(vm.leftovers().await, ["fs-w-0", "fs-w-1"]);
 }
 
+/// What a person types.
+async fn typed(vm: &Vm, line: &str) -> String {
+    let order = json!({"command-line": line});
+    let said = vm.command("human-monitor-command", order).await.unwrap();
+    said.as_str().unwrap_or_default().to_owned()
+}
+
+/// Runs a job of internal snapshots over the VM's two disks, and gives why it failed, if it did.
+async fn snapshot_job(vm: &Vm, command: &str, tag: &str) -> Option<String> {
+    let job = json!({"job-id": "theirs", "tag": tag, "vmstate": "node0", "devices": ["node0", "node1"]});
+    run(vm, command, job).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let jobs = vm.command("query-jobs", Value::Null).await.unwrap();
+        let job = &jobs.as_array().unwrap()[0];
+        if job["status"] == "concluded" {
+            run(vm, "job-dismiss", json!({"id": "theirs"})).await;
+            return job["error"].as_str().map(str::to_owned);
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{jobs}");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_within_the_images_costs_no_point_and_nobody_goes_back_to_it_unnoticed() {
+    let (vm, mut model, mut target) = protected(&[Kind::Qcow2, Kind::ScsiQcow2]).await;
+    let mut source = replicating(&vm, &mut model, &mut target).await;
+    // Without a list of disks QEMU takes scratch nodes for some of the VM.
+    let said = typed(&vm, "savevm before").await;
+    assert!(said.contains("does not support snapshots"), "{said}");
+    for number in 0..3 {
+        let failed = snapshot_job(&vm, "snapshot-save", &format!("before-{number}")).await;
+        assert_eq!(failed, None);
+        model.scribble(&vm).await;
+        target.instant(&mut source, &vm, &mut model).await.unwrap();
+    }
+    // It would change the disks behind the bitmaps' back.
+    let failed = snapshot_job(&vm, "snapshot-load", "before-0").await;
+    assert!(failed.is_some_and(|why| why.contains("dirty bitmaps")));
+    run(&vm, "cont", Value::Null).await;
+    model.scribble(&vm).await;
+    target.instant(&mut source, &vm, &mut model).await.unwrap();
+    source.detach().await.unwrap();
+}
+
 /// Waits until a job of this status is listed, or none at all.
 async fn job(vm: &Vm, status: Option<&str>) {
     let deadline = tokio::time::Instant::now() + PATIENCE;

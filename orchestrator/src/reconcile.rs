@@ -6,6 +6,7 @@ mod disks;
 mod interruptions;
 mod policies;
 mod retention;
+mod tracking;
 mod volumes;
 
 use std::{sync::Arc, time::Duration};
@@ -121,6 +122,7 @@ impl Reconciler {
         if damage::news(view, &declared, vm).is_some()
             || audit::news(view, &declared, vm).is_some()
             || volumes::news(view, &declared, vm).is_some()
+            || tracking::news(view, &declared, vm).is_some()
             || disks::are_settled(view, &declared, vm)
             || interruptions::news(view, (&declared, vm), self.clock.now()).is_some()
         {
@@ -171,6 +173,11 @@ impl Reconciler {
             if let Some(news) = volumes::news(view, &declared, &vm) {
                 work.tell(&news.event(&vm.subject(), now))?;
                 vm.volumes = news.volumes;
+                work.put(&vm)?;
+            }
+            if let Some(news) = tracking::news(view, &declared, &vm) {
+                vm.tracking_lost_told = Some(news.at);
+                work.tell(&news.event(&vm.subject(), now))?;
                 work.put(&vm)?;
             }
             if disks::are_settled(view, &declared, &vm) {

@@ -108,6 +108,10 @@ fn after_tracking_was_lost_only_differences_travel() {
         .vm_when("db", "a point after the comparison", PATIENCE, |vm| {
             vm["state"] == "Protected" && vm["newestPoint"]["sequence"].as_u64() > Some(before)
         });
+    let events = lab.cli.run(&["get", "events", "-o", "json"]).done().json();
+    let mut events = events["items"].as_array().unwrap().iter();
+    let told = events.find(|event| event["code"] == "tracking-lost").unwrap();
+    assert_eq!(told["severity"], "Warning");
     let points = lab.cli.run(&["get", "points", "db", "-o", "json"]).done().json();
     let points = points["items"].as_array().unwrap().iter();
     let sent: u64 = points

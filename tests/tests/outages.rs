@@ -9,7 +9,7 @@
 
 use std::{fs, time::Duration};
 
-use farshore_proto::v1::{self, JobState, ProtectionState, SourcePhase};
+use farshore_proto::v1::{self, JobState, ProtectionState, ReplicationHealth, SourcePhase};
 use farshore_tests::{
     Daemon, Lab,
     bare_vm::{BareVm, document},
@@ -18,6 +18,7 @@ use farshore_tests::{
     replica::{export, vault},
 };
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 const MIB: u64 = 1024 * 1024;
 const SOON: Duration = Duration::from_secs(60);
@@ -38,7 +39,10 @@ fn a_vault_without_room_says_so_keeps_its_points_and_goes_on_when_there_is_room(
     let first = lab.control().protected("big", SOON);
     let sequence = first.newest.unwrap().sequence.to_string();
     let then = fs::read(lab.bare("big").root()).unwrap();
-    assert!(point(&lab, &sequence) == then, "point {sequence} is the disk");
+    assert!(
+        point(&lab, "big", &sequence) == then,
+        "point {sequence} is the disk"
+    );
 
     lab.leave_vault_room(MIB);
     lab.bare("big").write("vdroot", 2, 4 * MIB, 8 * MIB);
@@ -47,7 +51,7 @@ fn a_vault_without_room_says_so_keeps_its_points_and_goes_on_when_there_is_room(
     assert_eq!(told.state(), ProtectionState::Protected);
     let _ = vault(&["verify", lab.vault().to_str().unwrap()]).done();
     assert!(
-        point(&lab, &sequence) == then,
+        point(&lab, "big", &sequence) == then,
         "point {sequence} is still the disk as it was"
     );
 
@@ -57,7 +61,7 @@ fn a_vault_without_room_says_so_keeps_its_points_and_goes_on_when_there_is_room(
     });
     let now = fs::read(lab.bare("big").root()).unwrap();
     assert!(
-        now != then && point(&lab, "latest") == now,
+        now != then && point(&lab, "big", "latest") == now,
         "the newest point is the disk"
     );
 }
@@ -72,8 +76,8 @@ fn no_room_is_told(lab: &Lab) -> v1::Vm {
 }
 
 /// The content of the first disk at a point.
-fn point(lab: &Lab, point: &str) -> Vec<u8> {
-    let (root, data) = export(&lab.vault(), "big", point, &lab.path(""));
+fn point(lab: &Lab, vm: &str, point: &str) -> Vec<u8> {
+    let (root, data) = export(&lab.vault(), vm, point, &lab.path(""));
     let content = fs::read(&root).unwrap();
     fs::remove_file(root).unwrap();
     fs::remove_file(data).unwrap();
@@ -166,4 +170,82 @@ fn a_site_without_a_replicator_is_waited_for_and_then_served() {
     assert_eq!(lab.control().ended(&job, SOON).state(), JobState::Succeeded);
     assert!(lab.control().vm("far").is_none());
     assert_eq!(lab.bare("far").traces(), [""; 0]);
+}
+
+/// The events of this code, newest first.
+fn events(lab: &Lab, code: &str) -> Vec<Value> {
+    let page = lab.cli.run(&["get", "events", "-o", "json"]).done().json();
+    let events = page["items"].as_array().unwrap().iter();
+    let of_code = events.filter(|event| event["code"] == code);
+    of_code.cloned().collect()
+}
+
+/// Once the VM's source says so, the log does as well.
+fn interruption_is_told(lab: &Lab, words: &str) {
+    let told = lab.control().vm_when("db", words, SOON, |vm| {
+        vm.health() == ReplicationHealth::Warning && vm.source_detail.contains(words)
+    });
+    let mut reasons = told.health_reasons.iter();
+    let reason = reasons.find(|reason| reason.code == "source-waits").unwrap();
+    assert!(!reason.what_to_do.is_empty(), "{reason:?}");
+}
+
+fn write_and_compare(lab: &Lab, pattern: u8) {
+    let before = lab.control().vm("db").unwrap().points;
+    lab.bare("db").write("vdroot", pattern, MIB, 65536);
+    lab.control().vm_when("db", "a newer point", SOON, |vm| {
+        vm.state() == ProtectionState::Protected && vm.points > before
+    });
+    let root = point(lab, "db", "latest");
+    let at = usize::try_from(MIB).unwrap();
+    assert!(
+        root[at..at + 65536].iter().all(|byte| *byte == pattern),
+        "{pattern}"
+    );
+}
+
+#[test]
+fn what_others_do_with_a_vm_is_told_and_its_points_go_on() {
+    let mut lab = Lab::start(LabOptions::default());
+    let name = "db";
+    lab.start_bare(name, 8);
+    let _ = lab.protect_bare(&[name]).done();
+    lab.control().protected(name, SOON);
+
+    // Another tool's backup of a node of ours.
+    let elsewhere = lab.vms().join("backup.raw");
+    fs::File::create(&elsewhere).unwrap().set_len(8 * MIB).unwrap();
+    let node = json!({"driver": "file", "node-name": "elsewhere", "filename": elsewhere});
+    let _ = lab.bare(name).ask("blockdev-add", node);
+    let backup = json!({"job-id": "theirs", "device": "root", "target": "elsewhere", "sync": "none"});
+    let _ = lab.bare(name).ask("blockdev-backup", backup);
+    lab.bare(name).write("vdroot", 1, 0, 4096);
+    interruption_is_told(&lab, "another tool's block job");
+    assert_eq!(events(&lab, "source-interrupted")[0]["severity"], "Warning");
+    let _ = lab.bare(name).ask("job-cancel", json!({"id": "theirs"}));
+    write_and_compare(&lab, 2);
+    eventually(SOON, "its end is told", || {
+        (events(&lab, "source-goes-on").len() == 1).then_some(())
+    });
+
+    // An operator's snapshot.
+    let overlay = lab.vms().join("overlay.qcow2");
+    let snapshot = json!({"node-name": "root", "snapshot-file": overlay, "snapshot-node-name": "overlay"});
+    let _ = lab.bare(name).ask("blockdev-snapshot-sync", snapshot);
+    lab.bare(name).write("vdroot", 3, 0, 4096);
+    let resynchronized = eventually(SOON, "the resync is told", || {
+        events(&lab, "tracking-lost").into_iter().next()
+    });
+    let message = resynchronized["message"].as_str().unwrap();
+    assert!(message.contains("a snapshot was taken"), "{message}");
+    write_and_compare(&lab, 4);
+
+    // It migrates away, and comes back.
+    let _ = lab
+        .bare(name)
+        .ask("migrate", json!({"uri": "exec:cat > /dev/null"}));
+    interruption_is_told(&lab, "migrated");
+    let _ = lab.bare(name).ask("cont", Value::Null);
+    write_and_compare(&lab, 5);
+    let _ = vault(&["verify", lab.vault().to_str().unwrap()]).done();
 }

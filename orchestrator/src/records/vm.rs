@@ -52,6 +52,9 @@ pub struct VmRecord {
     /// Why its source does not go on with the disks that are declared; empty while it does.
     #[serde(default)]
     pub disks_refused: String,
+    /// Of the last loss of tracking that was told: when it was noticed, by the source's clock.
+    #[serde(default)]
+    pub tracking_lost_told: Option<WallTime>,
     /// What was last told of its source's interruptions.
     #[serde(default)]
     pub interruption: InterruptionTold,
@@ -193,6 +196,7 @@ impl VmRecord {
             vault: VaultTold::Sound,
             audit_told: None,
             disks_refused: String::new(),
+            tracking_lost_told: None,
             interruption: InterruptionTold::Nothing,
         }
     }

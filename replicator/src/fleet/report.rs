@@ -82,6 +82,10 @@ fn source_out(assignment: &Assignment, state: SourceState) -> v1::SourceStatus {
             SourcePlace::Monitor(_) => Vec::new(),
             SourcePlace::Disks(disks) => disks.iter().map(|disk| disk.display().to_string()).collect(),
         },
+        tracking_lost: state.tracking_lost.map(|lost| v1::TrackingLost {
+            at: Some(convert::time_out(lost.at)),
+            why: lost.why,
+        }),
         volumes: state
             .volumes
             .into_iter()

@@ -10,7 +10,7 @@ mod scan;
 
 use std::time::Duration;
 
-use farshore_blocks::Sequence;
+use farshore_blocks::{Sequence, clock::WallTime};
 use farshore_proto::v1::{self, source_message::Body, target_message};
 use farshore_provider::{ReplicaState, ScanState, Source, SourceError, Tracking, TrackingIdentity};
 use farshore_transfer::{HeldCycle, PointHead};
@@ -28,7 +28,7 @@ use super::{
     pace::Pace,
     packing::Packers,
     placed::PlacedSource,
-    state::{SourcePhase, SourceState},
+    state::{SourcePhase, SourceState, TrackingLost},
     tuning::Tuning,
     volumes::{ChainVolumes, OpenCycleFits},
 };
@@ -124,6 +124,17 @@ impl<S: Source> Engine<S> {
         self.state.send_modify(change);
     }
 
+    fn show_scan(&self, why: String, newest: Option<PointHead>) {
+        tracing::info!(vm = self.vm(), why, "the disks are scanned");
+        self.show(|state| {
+            state.detail.clone_from(&why);
+            if newest.is_some() {
+                let at = WallTime::now();
+                state.tracking_lost = Some(TrackingLost { at, why });
+            }
+        });
+    }
+
     /// One stream's worth, or more while captures survive cuts.
     async fn session(&mut self) -> Result<(), SessionError> {
         let stop = self.stop.clone();
@@ -181,8 +192,7 @@ impl<S: Source> Engine<S> {
             }
             Tracking::SinceScan => self.scan(&mut lane, open_scan.as_ref()).await?,
             Tracking::Lost { why } => {
-                tracing::info!(vm = self.vm(), why, "the disks are scanned");
-                self.show(|state| state.detail.clone_from(&why));
+                self.show_scan(why, welcome.newest);
                 abandon(&mut lane).await?;
                 self.source.begin_scan(next).await?;
                 self.scan(&mut lane, None).await?;

@@ -45,6 +45,16 @@ pub(crate) struct SourceState {
     pub(crate) volumes: Vec<ReplicatedVolume>,
     /// Nothing has happened to it without a group.
     pub(crate) group: GroupState,
+    /// The last time that tracking of a VM that has points was lost.
+    pub(crate) tracking_lost: Option<TrackingLost>,
+}
+
+/// Source and replica had to be compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TrackingLost {
+    /// When that was noticed.
+    pub(crate) at: WallTime,
+    pub(crate) why: String,
 }
 
 /// What became of its instants with its consistency group since this process began.
@@ -121,6 +131,7 @@ impl SourceState {
             app_consistency_missed: String::new(),
             volumes: Vec::new(),
             group: GroupState::default(),
+            tracking_lost: None,
         }
     }
 }

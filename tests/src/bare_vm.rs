@@ -139,6 +139,21 @@ impl BareVm {
         assert!(!answer.to_string().contains("rror"), "{line}: {answer}");
     }
 
+    /// Plugs a new qcow2 disk of 16 MiB in, whose node is `extra` and whose device is `vdextra`.
+    ///
+    /// # Panics
+    /// When QEMU refuses it.
+    pub fn plug_extra_disk(&self) {
+        let image = image(&self.directory, &format!("{}-extra", self.name), "qcow2", 16);
+        let node = json!({
+            "driver": "qcow2", "node-name": "extra",
+            "file": {"driver": "file", "filename": image},
+        });
+        let _ = self.ask("blockdev-add", node);
+        let device = json!({"driver": "virtio-blk-pci", "id": "vdextra", "drive": "extra"});
+        let _ = self.ask("device_add", device);
+    }
+
     /// Everything of Farshore that is at the VM: block nodes, bitmaps, exports, jobs, and the NBD server.
     #[must_use]
     pub fn traces(&self) -> Vec<String> {
@@ -152,6 +167,14 @@ impl BareVm {
     #[must_use]
     pub fn ask(&self, command: &str, arguments: Value) -> Value {
         self.spare_monitor().ask(command, arguments)
+    }
+
+    /// As [`Self::ask`].
+    ///
+    /// # Errors
+    /// When QEMU refuses it, with its words.
+    pub fn try_ask(&self, command: &str, arguments: Value) -> Result<Value, String> {
+        self.spare_monitor().try_ask(command, arguments)
     }
 
     fn spare_monitor(&self) -> SpareMonitor {
@@ -226,6 +249,18 @@ pub fn virtio_disk(node: &str, format: &str, path: &Path, more: &str) -> Vec<Str
         "-device".to_owned(),
         format!("virtio-blk-pci,id=vd{node},drive={node}{more}"),
     ]
+}
+
+/// A declaration of a bare VM, with these disks: node `N` is at device `vdN`.
+///
+/// # Panics
+/// When it is not one.
+#[must_use]
+pub fn with_disks(document: &str, disks: &[&str]) -> String {
+    let (before, _) = document.split_once("    disks:\n").unwrap();
+    let line = |disk: &&str| format!("    - {{name: {disk}, device: vd{disk}}}\n");
+    let disks: String = disks.iter().map(line).collect();
+    format!("{before}    disks:\n{disks}    nics: []\n")
 }
 
 /// The declaration of a bare VM that has a monitor at `monitor`.

@@ -53,7 +53,11 @@ impl SpareMonitor {
         found
     }
 
-    fn try_ask(&self, command: &str, arguments: Value) -> Result<Value, String> {
+    /// As [`Self::ask`].
+    ///
+    /// # Errors
+    /// When QEMU refuses it, with its words.
+    pub fn try_ask(&self, command: &str, arguments: Value) -> Result<Value, String> {
         self.connected(async |monitor| {
             let answer = monitor.execute(command, arguments.clone()).await;
             answer.map_err(|error| error.to_string())

@@ -8,12 +8,12 @@
     reason = "a scenario fails by panicking, with the place where it did"
 )]
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
 use farshore_blocks::clock::WallTime;
 use farshore_tests::{
     Lab,
-    bare_vm::{BareVm, document},
+    bare_vm::{BareVm, document, with_disks},
     eventually,
     lab::{LabOptions, SYNC},
     replica::vault,
@@ -83,15 +83,8 @@ fn sent_since(lab: &Lab, point: &str) -> u64 {
 }
 
 fn declare(lab: &Lab, vm: &BareVm, disks: &[&str]) {
-    let whole = document("db", &vm.monitor());
-    let (before, _) = whole.split_once("    disks:\n").unwrap();
-    let disks: String = disks
-        .iter()
-        .map(|disk| format!("    - {{name: {disk}, device: vd{disk}}}\n"))
-        .collect();
-    let _ = lab
-        .apply(&format!("{before}    disks:\n{disks}    nics: []\n"))
-        .done();
+    let document = with_disks(&document("db", &vm.monitor()), disks);
+    let _ = lab.apply(&document).done();
 }
 
 /// The node that a device uses.
@@ -156,24 +149,9 @@ fn a_disk_grows(lab: &Lab, first: &str) {
     );
 }
 
-fn hot_plug(vm: &BareVm, image: &Path) {
-    let made = Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "16M"])
-        .status()
-        .unwrap();
-    assert!(made.success());
-    let node = json!({
-        "driver": "qcow2", "node-name": "extra",
-        "file": {"driver": "file", "filename": image.to_str().unwrap()},
-    });
-    let _ = vm.ask("blockdev-add", node);
-    let device = json!({"driver": "virtio-blk-pci", "id": "vdextra", "drive": "extra"});
-    let _ = vm.ask("device_add", device);
-}
-
 fn a_disk_joins(lab: &Lab, before: &str) {
     let vm = lab.bare("db");
-    hot_plug(vm, &lab.vms().join("db-extra.qcow2"));
+    vm.plug_extra_disk();
     vm.write("vdextra", 6, 2 * MIB, 2 * MIB);
     // At the VM, but not declared, it is none of ours.
     vm.write("vdroot", 7, 2 * MIB, 65536);

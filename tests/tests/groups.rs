@@ -16,12 +16,15 @@ use std::{
 
 use farshore_blocks::{ByteOffset, Sequence, VolumeIndex};
 use farshore_tests::{
-    Lab, eventually,
+    Lab,
+    bare_vm::with_disks,
+    eventually,
     lab::LabOptions,
     relay::{self, NUMBER_AT, Pauses, Relay},
+    replica::vault,
 };
 use farshore_vault::VaultReader;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(180);
@@ -286,4 +289,64 @@ fn an_operators_pause_is_not_undone_and_the_others_go_on_having_instants_with_it
     let _ = scene.lab.bare("second").ask("cont", Value::Null);
     scene.both_run();
     judge(&numbers(&scene.lab.vault(), &scene.instants_at_least(known + 5)));
+}
+
+/// The names and sizes in MiB of a member's volumes, as its newest point has them.
+fn volumes(scene: &Scene, name: &str) -> Vec<(String, u64)> {
+    let vm = scene.lab.cli.vm(name).unwrap();
+    let volumes = vm["volumes"].as_array().unwrap().iter();
+    let described = volumes.map(|volume| {
+        let name = volume["name"].as_str().unwrap().to_owned();
+        (name, volume["sizeBytes"].as_u64().unwrap() >> 20)
+    });
+    described.collect()
+}
+
+/// Instants of a member that has these volumes by now.
+fn instants_with(scene: &Scene, expected: &[(&str, u64)]) {
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(name, mib)| ((*name).to_owned(), *mib))
+        .collect();
+    eventually(LONG, &format!("{expected:?}"), || {
+        (volumes(scene, "first") == expected).then_some(())
+    });
+    let known = scene.instants().len();
+    judge(&numbers(&scene.lab.vault(), &scene.instants_at_least(known + 3)));
+}
+
+#[test]
+fn disks_of_a_member_grow_join_and_leave_while_the_group_goes_on_having_instants() {
+    let scene = Scene::start();
+    scene.group("first, second");
+    let _ = scene.instants_at_least(3);
+    let vm = scene.lab.bare("first");
+    // Refused while a capture is open, which is most of the time here.
+    let grown = json!({"node-name": "fs-w-1", "size": 12 << 20});
+    eventually(LONG, "it grows", || {
+        vm.try_ask("block_resize", grown.clone()).ok()
+    });
+    instants_with(&scene, &[("root", 1), ("data", 12)]);
+
+    vm.plug_extra_disk();
+    vm.write("vdextra", 5, 1 << 20, 1 << 20);
+    let declared = relay::document(&scene.directory, vm);
+    let declare = |disks: &[&str]| scene.lab.apply(&with_disks(&declared, disks)).done();
+    let _ = declare(&["root", "data", "extra"]);
+    instants_with(&scene, &[("root", 1), ("data", 12), ("extra", 16)]);
+
+    let _ = declare(&["root", "extra"]);
+    instants_with(&scene, &[("root", 1), ("extra", 16)]);
+    scene.both_run();
+    let limit = SILENCE_AND_SLACK.max(LIMIT);
+    assert!(
+        scene.pauses().iter().all(|pause| *pause <= limit),
+        "{:?}",
+        scene.pauses()
+    );
+    let exported = scene.lab.path("extra.raw");
+    let (at, to) = (scene.lab.vault(), exported.to_str().unwrap());
+    let _ = vault(&["export", at.to_str().unwrap(), "first", to, "--volume", "extra"]).done();
+    let extra = std::fs::read(exported).unwrap();
+    assert!(extra[1 << 20..2 << 20].iter().all(|byte| *byte == 5));
 }

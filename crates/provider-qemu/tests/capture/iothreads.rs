@@ -1,14 +1,14 @@
 //! Disks that I/O threads serve: on a QEMU that bears no filter there, captures are copies. Whichever form they take, they
 //! give exactly what the disks held.
 
-use farshore_blocks::Sequence;
-use farshore_provider::{CaptureKind, CheckOutcome, Outcome, Source, Tracking};
-use serde_json::Value;
+use farshore_blocks::{ByteCount, Sequence};
+use farshore_provider::{Capture, CaptureKind, CheckOutcome, Outcome, Source, Tracking};
+use serde_json::{Value, json};
 
 use crate::{
     deaths::{die_at_each_command, die_in_each_stage},
     replica::{IDENTITY, Model, Target, protected},
-    vm::{Kind, PowerOff, Vm},
+    vm::{DISK_BYTES, Kind, PowerOff, Vm},
 };
 
 const THREADED_PAIR: &[Kind] = &[Kind::RawWithIothread, Kind::Qcow2WithIothread];
@@ -69,6 +69,48 @@ async fn a_copy_that_failed_is_given_again_with_what_changed_meanwhile() {
     model.scribble(&vm).await;
     source.finish(round, Outcome::Failed).await.unwrap();
     target.rest_of_scan(&mut source, &vm, &mut model).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_disks_with_io_threads_grew_by_is_in_the_next_copy_and_in_none_after_it() {
+    for kind in [Kind::RawWithIothread, Kind::Qcow2WithIothread] {
+        let (vm, mut model, mut target) = protected(&[kind]).await;
+        let mut source = vm.source();
+        source.attach(IDENTITY, target.state()).await.unwrap();
+        model.scribble(&vm).await;
+        target.instant(&mut source, &vm, &mut model).await.unwrap();
+        let grown = DISK_BYTES * 2;
+        let size = json!({"node-name": "node0", "size": grown});
+        vm.command("block_resize", size).await.unwrap();
+        // The first capture of it shows the device what was done below it, where need be.
+        let next = target.newest.next();
+        let capture = source.begin(CaptureKind::Instant, next).await.unwrap();
+        source.finish(capture, Outcome::Failed).await.unwrap();
+        vm.qemu_io(0, &format!("write -P 9 {} 4096", DISK_BYTES + 8192))
+            .await;
+        for outcome in [Outcome::Failed, Outcome::Done] {
+            let capture = source.begin(CaptureKind::Instant, next).await.unwrap();
+            let volume = &capture.volumes()[0];
+            assert_eq!(volume.size, ByteCount(grown as u64));
+            let last = volume.extents.last().unwrap();
+            assert_eq!(last.extent.start().0, DISK_BYTES as u64);
+            assert_eq!(last.extent.end().0, grown as u64);
+            let bytes = capture.read(volume.index, last.extent).await.unwrap();
+            let mut expected = vec![0; DISK_BYTES];
+            expected[8192..8192 + 4096].fill(9);
+            assert!(bytes == expected, "{kind:?}, {outcome:?}");
+            source.finish(capture, outcome).await.unwrap();
+        }
+        vm.qemu_io(0, &format!("write -P 8 {} 4096", grown - 4096)).await;
+        let capture = source.begin(CaptureKind::Instant, next.next()).await.unwrap();
+        let extents = &capture.volumes()[0].extents;
+        assert_eq!(extents.len(), 1, "{extents:?}");
+        assert!(
+            extents[0].extent.start().0 >= (grown - 65536) as u64,
+            "{extents:?}"
+        );
+        source.finish(capture, Outcome::Done).await.unwrap();
+    }
 }
 
 #[tokio::test]

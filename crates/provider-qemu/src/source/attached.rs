@@ -188,6 +188,11 @@ impl Attached {
         self.known_size(disk.index) == ByteCount(0)
     }
 
+    /// Whether a scan is to read this disk: all of a VM that is scanned, and those that join one that is not.
+    fn is_scanned(&self, disk: &ListedDisk) -> bool {
+        matches!(self.position, Position::Scan { .. }) || self.joins(disk)
+    }
+
     fn known_size(&self, index: VolumeIndex) -> ByteCount {
         let mut known = self.disks.iter().zip(&self.known_sizes);
         let known = known.find(|(disk, _)| disk.index == index);

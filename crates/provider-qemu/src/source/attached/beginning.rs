@@ -250,8 +250,7 @@ impl Attached {
             self.shown(disk, disk.data.clone(), bitmap.clone())
                 .or_plain(plain)
         };
-        let in_scan = matches!(self.position, Position::Scan { .. });
-        let read = self.disks.iter().filter(|disk| in_scan || self.joins(disk));
+        let read = self.disks.iter().filter(|disk| self.is_scanned(disk));
         let exports: Vec<_> = read.map(shown).collect();
         commands.extend(exports.iter().map(Shown::command));
         self.hypervisor.run_all(&commands).await?;

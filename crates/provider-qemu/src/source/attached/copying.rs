@@ -219,6 +219,8 @@ impl Attached {
                 .as_ref()
                 .map(|maps| maps.get(at).and_then(|map| map.first()));
             let known = known.map(|extents| extents.cloned().unwrap_or_default());
+            // A scan beside disks that are known is one of those that join.
+            let known = known.or_else(|| (!self.is_scanned(disk)).then(Vec::new));
             let (volume, reader) = self.open_image(site, (disk, image), known).await?;
             volumes.push(volume);
             readers.push(reader);

@@ -290,3 +290,39 @@ async fn what_disks_grew_by_since_their_target_was_prepared_is_taken_from_the_se
     assert_every_point_is_true(&seeded.target, &vm);
     seeded.target.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_joins_in_the_middle_of_a_seeded_scan_is_whole_in_the_first_point() {
+    let directory = tempfile::tempdir().unwrap();
+    let vm = filled();
+    let mut older = vm.disks();
+    older[1][..DISK_BYTES / 2].fill(0xee);
+    let seeded = Seeded::start(directory.path(), &older).await;
+    let slow = Assignment {
+        bandwidth: Some(ByteCount(1024 * 1024)),
+        ..assignment(&seeded.target.endpoint, seeded.epoch)
+    };
+    let mut running = Running::start(&vm, slow.clone());
+    running
+        .until("some of the scan", |state| state.sync_done.0 > 0)
+        .await;
+    running.stop().await;
+    assert_eq!(seeded.target.newest(), None);
+    vm.add_disk(100);
+    vm.write(2, 50, 7);
+    let mut volumes = slow.volumes.clone();
+    volumes.push(AssignedVolume {
+        name: "new".to_owned(),
+        size: ByteCount(100 * 4096),
+    });
+    let source = MemorySource::declaring(Arc::clone(&vm), vec![0, 1, 2]);
+    let mut running = Running::start_of(source, Assignment { volumes, ..slow });
+    let metrics = running.metrics.clone();
+    running.point(1).await;
+    running.stop().await;
+    assert!(shipped(&metrics, "seed") > 0, "the seed was given up");
+    let first = seeded.target.disks_at(Sequence(1));
+    assert!(first == vm.disks(), "the first point is not the disks");
+    assert!(!seeded.keeps_seeds(directory.path()));
+    seeded.target.stop().await;
+}

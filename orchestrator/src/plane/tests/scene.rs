@@ -29,10 +29,12 @@ impl Scene {
         }
     }
 
-    /// With a VM that is declared so, and protected.
+    /// With a VM that is declared so, and protected; the job that protected it has ended.
     pub(super) async fn protecting(manifest: &str) -> Self {
         let scene = Self::of(Scripted::new()).await;
-        scene.user.apply("", manifest).await.unwrap();
+        let applied = scene.user.apply("", manifest).await.unwrap();
+        let job = applied.iter().find(|applied| !applied.job.is_empty());
+        scene.user.watch_job(&job.unwrap().job).await;
         scene.user.vm_in(ProtectionState::Protected).await;
         scene
     }

@@ -93,6 +93,11 @@ look() {
     need nbdkit has_command nbdkit
     if [ "$purpose" = bench ]; then
         need rsync has_command rsync
+        need virtnbdbackup has_command virtnbdbackup
+        # The daemon alone, without the packages that would start one of the system's.
+        need libvirt-daemon has_command libvirtd
+        need libvirt-daemon-driver-qemu has_file /usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so
+        need libvirt-clients has_command virsh
         return 0
     fi
     need prometheus has_command promtool

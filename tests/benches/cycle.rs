@@ -16,32 +16,25 @@
 mod conductor;
 mod cycle_report;
 mod figures;
+mod guest_vm;
 mod monitor_tap;
 mod process;
 mod references;
 mod two_sites;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
-use farshore_guest::{
-    image::{GuestImage, ImageRequest, WorkloadExecutable},
-    machine::{CacheMode, SourceVm, SourceVmRequest},
-};
+use farshore_guest::machine::CacheMode;
 use farshore_proto::v1;
-use farshore_tests::{daemon::binary, guests::BOOT};
 
 use cycle_report::{cycle_table, hold_table};
 use figures::{Samples, Target};
+use guest_vm::{GuestOrder, GuestVm};
 use monitor_tap::{MonitorTap, Timed};
 use process::peak_resident_bytes;
 use references::{EmptyCommands, empty_commands, small_syncs};
-use two_sites::{ProtectedVm, SOURCE, TARGET, TwoSites, VmToProtect};
+use two_sites::{ProtectedVm, SOURCE, TARGET, TwoSites};
 
 const CYCLE: Target = Target(60.0);
 const HOLD_WITHOUT_CACHE: Target = Target(10.0);
@@ -53,10 +46,7 @@ const TAPPED_CYCLES: usize = 40;
 const WARM_UP_CYCLES: u64 = 5;
 /// Little to send: about five records a cycle and disk.
 const RECORDS_PER_SECOND: u32 = 20;
-const ROOT_BYTES: u64 = 512 << 20;
-const DATA_BYTES: u64 = 256 << 20;
 const CYCLES_PATIENCE: Duration = Duration::from_secs(120);
-const END: Duration = Duration::from_secs(10);
 
 /// What cycles of one cache mode cost.
 struct Measured {
@@ -94,16 +84,6 @@ struct Tapped {
     empty: EmptyCommands,
 }
 
-/// A guest that ends with the value.
-struct Guest(SourceVm);
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill9(END);
-    }
-}
-
 fn main() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(measure())
 }
@@ -131,12 +111,16 @@ async fn measure_mode(
     cache: CacheMode,
     hold_target: Option<Target>,
 ) -> anyhow::Result<Measured> {
-    let guest = start_guest(directory, cache)?;
-    let sites = TwoSites::start().await?;
-    let [monitor, spare] = guest.0.request().monitors.as_slice() else {
-        anyhow::bail!("the guest has two monitors");
+    let order = GuestOrder {
+        cache,
+        ..GuestOrder::small(RECORDS_PER_SECOND)
     };
-    let protected = sites.protect(&vm(monitor.clone())).await?;
+    let guest = GuestVm::start(directory, order)?;
+    let sites = TwoSites::start().await?;
+    let spare = guest.spare_monitor()?;
+    let protected = sites
+        .protect(&guest.to_protect(guest.monitor()?, INTERVAL))
+        .await?;
     let mut measured = Measured {
         shown,
         hold_target,
@@ -161,7 +145,7 @@ async fn measure_mode(
     measured.small_sync = small_syncs(&sites.path("small"))?;
 
     let tap = MonitorTap::start(sites.path("tap.qmp"), spare)?;
-    let protected = sites.protect(&vm(tap.path().to_owned())).await?;
+    let protected = sites.protect(&guest.to_protect(tap.path(), INTERVAL)).await?;
     measured.tapped = tapped(&sites, &protected, &tap).await?;
     sites.release(&protected).await?;
     measured.tapped.empty = empty_commands(spare)?;
@@ -169,55 +153,8 @@ async fn measure_mode(
     for peak in peaks {
         measured.peak_mib = measured.peak_mib.max(peak? >> 20);
     }
-    let testimony = guest.0.testimony()?;
-    ensure!(
-        testimony.errors.is_empty(),
-        "the guest had errors: {:?}",
-        testimony.errors
-    );
+    guest.see_unharmed()?;
     Ok(measured)
-}
-
-fn start_guest(directory: &Path, cache: CacheMode) -> anyhow::Result<Guest> {
-    let workload = WorkloadExecutable {
-        path: binary(),
-        leading_arguments: vec!["guest-workload".into()],
-    };
-    let mut image = ImageRequest::small(directory, "db", workload);
-    image.root_bytes = ROOT_BYTES;
-    image.data_bytes = DATA_BYTES;
-    image.records_per_second = RECORDS_PER_SECOND;
-    image.journal_records_per_second = 1;
-    let disks = GuestImage::build(&image)?;
-    let mut request = SourceVmRequest::small(directory, "db", &disks);
-    request.cache = cache;
-    let guest = Guest(SourceVm::start(request)?);
-    let verdict = guest.0.wait_for_boot(BOOT)?;
-    ensure!(verdict.is_clean(), "the guest did not boot well: {verdict:?}");
-    Ok(guest)
-}
-
-fn vm(monitor: PathBuf) -> VmToProtect {
-    let disk = |name: &str| v1::Disk {
-        name: name.to_owned(),
-        device: format!("vd{name}"),
-        bus: "virtioBlk".to_owned(),
-    };
-    VmToProtect {
-        machine: v1::Machine {
-            vm: "db".to_owned(),
-            uuid: String::new(),
-            processors: 1,
-            memory_bytes: 256 << 20,
-            firmware: "bios".to_owned(),
-            machine_type: "pc".to_owned(),
-            disks: vec![disk("root"), disk("data")],
-            nics: Vec::new(),
-        },
-        monitor,
-        sizes: vec![ROOT_BYTES, DATA_BYTES],
-        interval: INTERVAL,
-    }
 }
 
 /// The source's present status of this chain, of a report in which `wanted` is true of it.

@@ -86,6 +86,16 @@ pub(crate) fn processor_seconds_of(pid: u32) -> anyhow::Result<f64> {
     ticks(&pid.to_string(), 2)
 }
 
+/// How many bytes a process read from files so far, out of the page cache or past it (`rchar`); what it receives from sockets
+/// is not in it.
+#[allow(dead_code, reason = "what one bench does not need, another does")]
+pub(crate) fn bytes_read_by(pid: u32) -> anyhow::Result<u64> {
+    let told = fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let line = told.lines().find_map(|line| line.strip_prefix("rchar:"));
+    let bytes = line.and_then(|rest| rest.trim().parse().ok());
+    bytes.with_context(|| format!("process {pid} does not show what it read"))
+}
+
 /// The first of the four: user, system, and both of the children.
 fn ticks(process: &str, count: usize) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;

@@ -14,6 +14,8 @@ mod comparison;
 mod conductor;
 mod disk_usage;
 mod figures;
+mod guest_vm;
+mod libvirt_host;
 mod noise;
 mod process;
 mod replication_rows;
@@ -25,16 +27,17 @@ use std::{env, fs, path::Path};
 use anyhow::{Context, ensure};
 
 use comparison::Row;
-use replication_rows::{guest, large, line, rpo, scattered, sync};
+use replication_rows::{guest, incremental, large, line, rpo, scattered, sync};
 
 type Rows = fn(&Path) -> anyhow::Result<Vec<Row>>;
 
 /// The measurements, each in a directory of its own.
-const MEASUREMENTS: [(&str, Rows); 6] = [
+const MEASUREMENTS: [(&str, Rows); 7] = [
     ("sync", sync::rows),
     ("large", large::rows),
     ("scattered", scattered::rows),
     ("guest", guest::rows),
+    ("incremental", incremental::rows),
     ("rpo", rpo::rows),
     ("line", line::rows),
 ];

@@ -1,6 +1,7 @@
 //! The rows of the replication benchmark, and what most of them are measured on: a VM without a guest between two sites.
 
 pub(crate) mod guest;
+pub(crate) mod incremental;
 pub(crate) mod large;
 pub(crate) mod line;
 pub(crate) mod rpo;

@@ -12,6 +12,7 @@ pub mod disk_layout;
 mod host_tool;
 pub mod image;
 pub mod judge;
+pub mod latency;
 pub mod machine;
 pub mod network;
 pub mod probe;

@@ -7,6 +7,7 @@
 //! A 42                          record 42 is complete in region A (and so is every one below)
 //! B 42                          record 42 is complete in region B
 //! E 7                           record 7 is complete in the journal on the file system
+//! T 18231 300:120,412:1         how long the regions' writes took that were not told of yet (see `latency`)
 //! ERROR region A, record 43: …  an input or output error
 //! ```
 //!
@@ -18,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::status::BootVerdict;
+use crate::{latency::Latencies, status::BootVerdict};
 
 /// The name of the port (`virtserialport,name=…`), by which the guest finds it.
 pub const PORT_NAME: &str = "farshore.witness";
@@ -41,6 +42,8 @@ pub struct Testimony {
     pub acknowledged: Acknowledged,
     /// What each boot found, in their order.
     pub boots: Vec<BootVerdict>,
+    /// How long the regions' writes took.
+    pub latencies: Latencies,
     /// Every error that the guest reported.
     pub errors: Vec<String>,
     /// Complete lines that say nothing known: the file is not a witness's, or it is damaged.
@@ -95,6 +98,10 @@ impl Testimony {
                 self.boots.push(serde_json::from_str(rest).ok()?);
                 return Some(());
             }
+            "T" => {
+                self.latencies.merge(&rest.parse().ok()?);
+                return Some(());
+            }
             "ERROR" => {
                 self.errors.push(rest.to_owned());
                 return Some(());
@@ -112,7 +119,8 @@ mod tests {
 
     #[test]
     fn the_highest_numbers_count_and_an_unfinished_line_does_not() {
-        let testimony = Testimony::parse("\nA 9\nB 8\nA 10\nE 3\nA 3\nERROR region A: broken\nB 99");
+        let text = "\nA 9\nB 8\nT 9 8:2\nA 10\nE 3\nT 12 8:1,9:1\nA 3\nERROR region A: broken\nB 99";
+        let testimony = Testimony::parse(text);
         assert_eq!(
             testimony.acknowledged,
             Acknowledged {
@@ -122,6 +130,7 @@ mod tests {
             }
         );
         assert_eq!(testimony.errors, ["region A: broken"]);
+        assert_eq!(testimony.latencies.to_string(), "12 8:3,9:1");
         assert_eq!(testimony.unreadable_lines, 0);
     }
 

@@ -2,12 +2,12 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    io, mem,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::{record::Stream, status::BootVerdict, witness::Acknowledged};
+use crate::{latency::Latencies, record::Stream, status::BootVerdict, witness::Acknowledged};
 
 /// Errors that wait for the reporter; beyond that the oldest go, and the count still tells.
 const ERRORS_KEPT: usize = 64;
@@ -25,6 +25,8 @@ struct State {
     io_errors: u64,
     unreported_errors: VecDeque<String>,
     longest_write: Duration,
+    /// Of the regions' writes, since they were last taken.
+    latencies: Latencies,
     region_write_since: Option<Instant>,
     journal_write_since: Option<Instant>,
 }
@@ -64,10 +66,11 @@ impl Progress {
         *self.state().since(stream) = Some(begun);
         let result = write();
         let mut state = self.state();
-        state.longest_write = state.longest_write.max(begun.elapsed());
+        let took = begun.elapsed();
+        state.longest_write = state.longest_write.max(took);
         *state.since(stream) = None;
         match &result {
-            Ok(()) => state.acknowledge(stream, number),
+            Ok(()) => state.acknowledge(stream, number, took),
             Err(error) => state.fail(format!("{stream:?}, record {number}: {error}")),
         }
         drop(state);
@@ -84,6 +87,11 @@ impl Progress {
             .wait_while(self.state(), nothing_new)
             .unwrap_or_else(PoisonError::into_inner);
         (state.acknowledged, state.unreported_errors.drain(..).collect())
+    }
+
+    /// How long the regions' writes took since this was last asked.
+    pub(super) fn take_latencies(&self) -> Latencies {
+        mem::take(&mut self.state().latencies)
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -110,11 +118,15 @@ impl State {
         }
     }
 
-    fn acknowledge(&mut self, stream: Stream, number: u64) {
-        match stream {
-            Stream::RegionA => self.acknowledged.region_a = number,
-            Stream::RegionB => self.acknowledged.region_b = number,
-            Stream::Journal => self.acknowledged.journal = number,
+    fn acknowledge(&mut self, stream: Stream, number: u64, took: Duration) {
+        let last = match stream {
+            Stream::RegionA => &mut self.acknowledged.region_a,
+            Stream::RegionB => &mut self.acknowledged.region_b,
+            Stream::Journal => &mut self.acknowledged.journal,
+        };
+        *last = number;
+        if stream != Stream::Journal {
+            self.latencies.add(took);
         }
     }
 
@@ -148,6 +160,8 @@ mod tests {
             }
         );
         assert_eq!(errors, ["RegionB, record 1: broken"]);
+        assert_eq!(progress.take_latencies().count(), 1);
+        assert_eq!(progress.take_latencies().count(), 0);
         assert_eq!(progress.snapshot().io_errors, 1);
     }
 

@@ -28,6 +28,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// News of this long go into one write to the port.
 const BATCH: Duration = Duration::from_millis(10);
 
+/// How long writes took is told no more often than this.
+const LATENCIES_EVERY: Duration = Duration::from_millis(250);
+
 /// Starts to tell; ends with the process.
 pub(super) fn start(verdict: &BootVerdict, progress: &Arc<Progress>) {
     let verdict = verdict.clone();
@@ -42,6 +45,7 @@ fn report_for_ever(verdict: &BootVerdict, progress: &Progress) {
     let mut port = open_port();
     let mut told = progress.snapshot().acknowledged;
     tell_port(&mut port, &boot_text(verdict));
+    let mut latencies_told = Instant::now();
     loop {
         let (acknowledged, errors) = progress.news_since(told);
         let mut text = String::new();
@@ -52,6 +56,11 @@ fn report_for_ever(verdict: &BootVerdict, progress: &Progress) {
         }
         tell_console(&text);
         text.push_str(&acknowledgements(told, acknowledged));
+        if latencies_told.elapsed() >= LATENCIES_EVERY {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "T {}", progress.take_latencies());
+            latencies_told = Instant::now();
+        }
         tell_port(&mut port, &text);
         told = acknowledged;
         thread::sleep(BATCH);

@@ -47,6 +47,8 @@ pub struct LabOptions {
     pub bandwidth: Option<String>,
     /// The time between cycles, as YAML says it.
     pub interval: String,
+    /// By how much the newest point may be behind, as YAML says it; not less than the interval.
+    pub rpo_target: String,
     /// More of the policy, as YAML says it in one line, like `auditRate: 64MiB`.
     pub policy: Option<String>,
     /// The room of the west's vault, as `mount` says it; `None` is as much as the machine has.
@@ -64,6 +66,7 @@ impl Default for LabOptions {
         Self {
             bandwidth: None,
             interval: "1s".to_owned(),
+            rpo_target: "15s".to_owned(),
             policy: None,
             vault_room: None,
             scratch_room: None,
@@ -400,8 +403,8 @@ impl Lab {
              apiVersion: farshore/v1\nkind: Site\nmetadata: {{name: west}}\nspec:\n  provider: qemu\n  networks:\n  \
              - {{name: production, bridge: prod0}}\n---\n\
              apiVersion: farshore/v1\nkind: ReplicationPolicy\nmetadata: {{name: gold}}\nspec:\n  interval: {}\n  \
-             rpoTarget: 15s{bandwidth}{more}\n",
-            self.options.interval
+             rpoTarget: {}{bandwidth}{more}\n",
+            self.options.interval, self.options.rpo_target
         );
         let _ = self.apply(&manifest).done();
     }

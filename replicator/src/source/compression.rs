@@ -2,7 +2,8 @@
 //! through the narrowest of reading, compressing and the link.
 //!
 //! Compressing may take one processor. While the link has not been seen to be what limits, nothing is compressed, not even to
-//! try; while what travels cannot be compressed, a frame of each message is tried.
+//! try, unless the way is long: until something is known of such a one it is taken to be narrow. While what travels cannot be
+//! compressed, a frame of each message is tried.
 
 use std::time::Duration;
 
@@ -24,6 +25,12 @@ const FASTEST: Level = Level {
     bytes_per_second: 1.5e9,
     kept: 0.60,
 };
+/// Faster than what most long ways carry.
+const FAST: Level = Level {
+    level: 1,
+    bytes_per_second: 0.8e9,
+    kept: 0.44,
+};
 /// From fast to thorough. What is beyond them saves less than a hundredth more and costs several times as much. What they
 /// do elsewhere is taken to be to this as it is at the level that is in use.
 const LEVELS: [Level; 5] = [
@@ -33,11 +40,7 @@ const LEVELS: [Level; 5] = [
         bytes_per_second: 1.05e9,
         kept: 0.50,
     },
-    Level {
-        level: 1,
-        bytes_per_second: 0.8e9,
-        kept: 0.44,
-    },
+    FAST,
     Level {
         level: 3,
         bytes_per_second: 0.48e9,
@@ -98,7 +101,10 @@ impl Compression {
     pub(crate) fn effort(&mut self, flow: &Flow) -> Effort {
         let Some(link) = flow.link() else {
             self.chosen = None;
-            return Effort::None;
+            return match flow.is_long_and_unknown() {
+                true => Effort::All(FAST.level),
+                false => Effort::None,
+            };
         };
         let feed = flow.feed().unwrap_or(f64::INFINITY);
         self.chosen = self.best(link, feed);
@@ -226,6 +232,23 @@ mod tests {
             content: TEXT,
         };
         assert_eq!(world.ship(&mut flow, &mut compression, 2000), (Effort::None, 0));
+    }
+
+    #[test]
+    fn a_long_way_is_taken_to_be_narrow_until_it_is_known() {
+        let long = || Flow::new(Duration::from_millis(40));
+        let world = |link| World {
+            link,
+            feed: 1e9,
+            processor: 1.0,
+            content: TEXT,
+        };
+        let (mut flow, mut compression) = (long(), Compression::new());
+        let (last, compressed) = world(25e6).ship(&mut flow, &mut compression, 400);
+        assert_eq!((last, compressed), (Effort::All(6), 400));
+        let (mut flow, mut compression) = (long(), Compression::new());
+        let (last, compressed) = world(5e9).ship(&mut flow, &mut compression, 2000);
+        assert!(last == Effort::None && compressed < 400, "{compressed}");
     }
 
     #[test]

@@ -17,6 +17,9 @@ const PROBING: f64 = 1.25;
 /// would be sent otherwise, and must be enough.
 const MUCH: f64 = 0.5;
 
+/// A way with a round trip like this leads out of the building.
+const LONG_ROUND_TRIP: Duration = Duration::from_millis(10);
+
 /// Watches the sender of one stream.
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -85,6 +88,11 @@ impl Flow {
     /// How many bytes of the disks a second there are to be sent; `None` while that is not what limits.
     pub(crate) fn feed(&self) -> Option<f64> {
         self.feed
+    }
+
+    /// Whether the way is long, and what limits on it has not been seen yet.
+    pub(crate) fn is_long_and_unknown(&self) -> bool {
+        self.round_trip >= LONG_ROUND_TRIP && self.link.is_none() && self.feed.is_none()
     }
 
     fn judge_if_long(&mut self) {

@@ -49,6 +49,7 @@ pub(crate) fn rows(directory: &Path) -> anyhow::Result<Vec<Row>> {
     program_text(&image)?;
     let mut lab = Lab::start(LabOptions {
         interval: "1h".to_owned(),
+        rpo_target: "2h".to_owned(),
         wan: Some(WanOptions::even(ROUND_TRIP, BYTES_PER_SECOND)),
         ..LabOptions::default()
     });

@@ -13,9 +13,11 @@ mod receiving;
 
 use std::ops::Range;
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -28,8 +30,10 @@ pub use in_flight::ConnectionLoss;
 use connection::Connection;
 use handshake::ExportTerms;
 
-/// The longest range for which block status is asked at a time; replies have 32 bits for it.
-const STATUS_BYTES_MAXIMUM: u64 = 1 << 30;
+/// The longest range for which block status is asked at a time: as long as 32 bits tell, and a multiple of any block size.
+const STATUS_BYTES_MAXIMUM: u64 = (1 << 32) - (1 << 26);
+/// For how many such ranges it is asked at once: of a huge disk the way there and back would be most of the time.
+const STATUSES_AT_ONCE: usize = 8;
 
 /// How long to wait for a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,21 +192,43 @@ impl Client {
             })?;
         let wanted = self.checked_range(offset, length)?;
         let asked = self.aligned(&wanted);
+        let starts =
+            (asked.start..asked.end).step_by(usize::try_from(STATUS_BYTES_MAXIMUM).unwrap_or(usize::MAX));
+        let parts = starts.map(|start| {
+            let end = start.saturating_add(STATUS_BYTES_MAXIMUM).min(asked.end);
+            self.status_of(context_id, start..end)
+        });
+        let mut parts = pin!(stream::iter(parts).buffered(STATUSES_AT_ONCE));
         let mut runs: Vec<StatusDescriptor> = Vec::new();
         let mut position = asked.start;
-        while position < asked.end {
-            let part = u32::try_from((asked.end - position).min(STATUS_BYTES_MAXIMUM)).unwrap_or(u32::MAX);
-            for descriptor in self.connection.status(context_id, position, part).await? {
-                let next = position.saturating_add(u64::from(descriptor.length));
+        while let Some(part) = parts.next().await {
+            for descriptor in part? {
+                let next = position.saturating_add(descriptor.length);
                 let length = next.min(wanted.end).saturating_sub(position.max(wanted.start));
-                append_run(
-                    &mut runs,
-                    StatusDescriptor {
-                        length,
-                        flags: descriptor.flags,
-                    },
-                );
+                let flags = descriptor.flags;
+                append_run(&mut runs, StatusDescriptor { length, flags });
                 position = next;
+            }
+        }
+        Ok(runs)
+    }
+
+    /// The states of a range of which 32 bits tell the length; a server may tell of less at a time.
+    async fn status_of(
+        &self,
+        context_id: u32,
+        range: Range<u64>,
+    ) -> Result<Vec<StatusDescriptor>, ClientError> {
+        let mut runs = Vec::new();
+        let mut position = range.start;
+        while position < range.end {
+            let rest = u32::try_from(range.end - position).unwrap_or(u32::MAX);
+            for descriptor in self.connection.status(context_id, position, rest).await? {
+                // The last one may tell of more than was asked for, which the next range tells again.
+                let length = u64::from(descriptor.length).min(range.end.saturating_sub(position));
+                let flags = descriptor.flags;
+                append_run(&mut runs, StatusDescriptor { length, flags });
+                position = position.saturating_add(length);
             }
         }
         Ok(runs)

@@ -53,7 +53,7 @@ bench: export FARSHORE_BIN := $(TARGET_DIRECTORY)/release/farshore
 bench:
 	scripts/install-prerequisites.sh bench
 	$(CARGO) build --release --locked --bin farshore
-	$(CARGO) bench --locked --package farshore-tests --bench '*'
+	$(CARGO) bench --locked --package farshore-tests --no-fail-fast --bench '*'
 
 .NOTPARALLEL:
 ci: lint test demo

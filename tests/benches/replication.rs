@@ -22,9 +22,9 @@ mod replication_rows;
 mod still_vm;
 mod two_sites;
 
-use std::{env, fs, path::Path};
+use std::{env, fs, path::Path, thread, time::Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{bail, ensure};
 
 use comparison::Row;
 use replication_rows::{guest, incremental, large, line, rpo, scattered, sync};
@@ -53,16 +53,35 @@ fn main() -> anyhow::Result<()> {
         ensure!(known, "there is no measurement `{name}`");
     }
     let directory = tempfile::Builder::new().prefix("fsb").tempdir()?;
+    let mut failed = Vec::new();
     for (name, measurement) in MEASUREMENTS {
         if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {
             continue;
         }
         let place = directory.path().join(name);
         fs::create_dir(&place)?;
-        let rows = measurement(&place).context(name)?;
+        let began = Instant::now();
+        match measured(measurement, &place) {
+            Ok(rows) => {
+                let ratios = "Ratios are medians of the pairs' ratios, ours to the other's.";
+                let took = format!("Measured in {:.0} s.", began.elapsed().as_secs_f64());
+                let title = format!("replication: {name}");
+                comparison::print(&title, directory.path(), &rows, &[ratios, &took]);
+            }
+            // The others are worth measuring all the same.
+            Err(error) => {
+                println!("\nreplication: {name} failed: {error:?}");
+                failed.push(name);
+            }
+        }
         fs::remove_dir_all(&place)?;
-        let note = "Ratios are medians of the pairs' ratios, ours to the other's.";
-        comparison::print(&format!("replication: {name}"), directory.path(), &rows, &[note]);
     }
+    ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
     Ok(())
+}
+
+/// The rows; a harness that fails by a panic, which it has told of, is an error.
+fn measured(measurement: Rows, place: &Path) -> anyhow::Result<Vec<Row>> {
+    let outcome = thread::scope(|scope| scope.spawn(|| measurement(place)).join());
+    outcome.unwrap_or_else(|_| bail!("it panicked"))
 }

@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use rustix::{process::setpriority_process, thread::gettid};
 use tokio::{runtime::Runtime, sync::oneshot, time::sleep_until};
 use tokio_tun::Tun;
 
@@ -16,6 +17,8 @@ use super::{Channel, locked};
 const PACKET_BYTES_MAXIMUM: usize = 65535;
 /// Few enough that nothing that has arrived waits for a sender that never pauses.
 const PACKETS_AT_ONCE: usize = 64;
+/// A line does not wait for the processes at its ends: among those that want a processor it comes before them.
+const NICENESS: i32 = -15;
 
 /// Carries packets until it is dropped.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ impl Forwarder {
     pub(super) fn start(runtime: Runtime, ways: [OneWay; 2]) -> Self {
         let (end, ended) = oneshot::channel();
         let carry = move || {
+            // Of this thread alone. Who may not have it has a slower line when processors are short.
+            let _ = setpriority_process(Some(gettid()), NICENESS);
             runtime.block_on(async {
                 let [there, back] = &ways;
                 tokio::select! {

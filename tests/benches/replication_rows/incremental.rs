@@ -8,7 +8,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -38,6 +39,8 @@ const CHANGED_MIB: u64 = 64;
 const RECORDS_PER_SECOND: u32 = 200;
 /// The backup is over before the next cycle begins.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// The guest is listened to for about as long as a backup takes, not since the change was written.
+const LISTEN_BEFORE: Duration = Duration::from_secs(2);
 const CYCLE_PATIENCE: Duration = Duration::from_secs(60);
 const BESIDE: &str = "virtnbdbackup -l inc";
 
@@ -72,12 +75,7 @@ pub(crate) fn rows(directory: &Path) -> anyhow::Result<Vec<Row>> {
         Aim::None,
         BESIDE,
     );
-    let mut held = Row::beside(
-        "of it: the guest's longest write meanwhile",
-        "ms",
-        Aim::None,
-        BESIDE,
-    );
+    let mut held = Row::beside("the guest's longest write meanwhile", "ms", Aim::None, BESIDE);
     let (mut noise, mut more) = (Noise::new(8), Noise::new(8));
     in_turns(
         ROUNDS,
@@ -123,7 +121,9 @@ impl Ours {
     /// Writes the change right after a cycle, and follows the next one.
     fn cycle(&mut self, noise: &mut Noise) -> anyhow::Result<Taken> {
         let before = self.cycle_after(None)?;
+        let ended = Instant::now();
         change(self.guest.spare_monitor()?, "vddata", noise)?;
+        thread::sleep((INTERVAL - LISTEN_BEFORE).saturating_sub(ended.elapsed()));
         let (listener, read_before) = (self.guest.listen()?, bytes_read_by(self.guest.pid())?);
         let status = self.cycle_after(Some(&before))?;
         let read = bytes_read_by(self.guest.pid())? - read_before;

@@ -143,6 +143,7 @@ impl Compression {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::flow::LONG_ROUND_TRIP;
 
     const MIB: ByteCount = ByteCount(1 << 20);
 
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_long_way_is_taken_to_be_narrow_until_it_is_known() {
-        let long = || Flow::new(Duration::from_millis(40));
+        let long = || Flow::new(LONG_ROUND_TRIP);
         let world = |link| World {
             link,
             feed: 1e9,
@@ -247,8 +248,8 @@ mod tests {
         let (last, compressed) = world(25e6).ship(&mut flow, &mut compression, 400);
         assert_eq!((last, compressed), (Effort::All(6), 400));
         let (mut flow, mut compression) = (long(), Compression::new());
-        let (last, compressed) = world(5e9).ship(&mut flow, &mut compression, 2000);
-        assert!(last == Effort::None && compressed < 400, "{compressed}");
+        let (last, compressed) = world(5e9).ship(&mut flow, &mut compression, 20_000);
+        assert!(last == Effort::None && compressed < 4000, "{compressed}");
     }
 
     #[test]

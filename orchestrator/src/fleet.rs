@@ -1,9 +1,10 @@
 //! The fleet: which replicators are attached, what they report, and commands to them.
 //!
-//! Commands are at-least-once: one waits for a replicator of its site, is sent again under the same identifier to
+//! Commands are at-least-once: one waits for the replicator of its site that it is for, is sent again under the same identifier to
 //! whoever attaches next, and ends with the first result of that identifier or at its deadline. A command whose
 //! caller went away is forgotten; a result that nobody waits for is ignored.
 
+mod addressee;
 mod attach;
 mod error;
 mod malformed;
@@ -30,6 +31,9 @@ pub use malformed::Malformed;
 pub use view::{FleetView, ReplicatorView};
 pub use wire::{duration, timestamp, wall_time};
 
+use crate::replicators::Duty;
+
+use addressee::{Addressee, Found};
 use registry::{Answer, Registry, Session, Sessions, Ticket};
 
 /// A report of ten thousand VMs fits; the default of 4 MiB would not take it.
@@ -101,20 +105,24 @@ impl Fleet {
         self.shared.views.subscribe()
     }
 
-    /// Has the replicator of `site` carry out a command and answers its result, which may be a failure that the
+    /// Has the replicator of `site` that has this duty carry out a command and answers its result, which may be a failure that the
     /// replicator tells. `id` names the command: a replicator does the same identifier once.
     ///
     /// # Errors
-    /// When no replicator is attached or none answers until `deadline` has passed from now, when `id` is in
+    /// When no such replicator is attached, several could be meant, or none answers until `deadline` has passed from now, when `id` is in
     /// flight already, when the answer makes no sense, or when the fleet closes.
     pub async fn command(
         &self,
-        site: &str,
+        (site, duty): (&str, Duty),
         id: String,
         body: v1::command::Body,
         deadline: Duration,
     ) -> Result<v1::command_result::Outcome, FleetError> {
-        let (ticket, answer) = self.registry().expect(site, &id, &body)?;
+        let addressee = Addressee {
+            site: site.to_owned(),
+            duty,
+        };
+        let (ticket, answer) = self.registry().expect(addressee.clone(), &id, &body)?;
         let _waiting = Waiting {
             fleet: self,
             id: &id,
@@ -126,16 +134,20 @@ impl Fleet {
         };
         let answered = tokio::select! {
             () = self.shared.closing.cancelled() => return Err(FleetError::Closing),
-            answered = timeout(deadline, self.send_until_answered(site, &command, answer)) => answered,
+            answered = timeout(deadline, self.send_until_answered(&addressee, &command, answer)) => answered,
         };
         match answered {
-            Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(malformed)) => Err(FleetError::WrongAnswer {
+            Ok(Ok(Ok(outcome))) => Ok(outcome),
+            Ok(Err(names)) => Err(FleetError::Ambiguous {
+                site: site.to_owned(),
+                names,
+            }),
+            Ok(Ok(Err(malformed))) => Err(FleetError::WrongAnswer {
                 site: site.to_owned(),
                 id: id.clone(),
                 malformed,
             }),
-            Err(_) => Err(self.missed(site, &id, deadline)),
+            Err(_) => Err(self.missed(addressee, &id, deadline)),
         }
     }
 
@@ -148,41 +160,51 @@ impl Fleet {
 
     async fn send_until_answered(
         &self,
-        site: &str,
+        addressee: &Addressee,
         command: &v1::Command,
         mut answer: oneshot::Receiver<Answer>,
-    ) -> Answer {
+    ) -> Result<Answer, Vec<String>> {
         let mut sessions = self.shared.sessions.subscribe();
         let mut sent_in = None;
         loop {
-            let session = sessions.borrow_and_update().get(site).cloned();
+            let session = match addressee.among(&sessions.borrow_and_update()) {
+                Found::One(session) => Some(session.clone()),
+                Found::None => None,
+                Found::Several(names) => return Err(names),
+            };
             if let Some(session) = session.filter(|session| sent_in != Some(session.number)) {
                 sent_in = Some(session.number);
                 // A stream that ended meanwhile takes nothing; the next one gets it.
                 tokio::select! {
-                    answered = &mut answer => return answered.unwrap_or(Err(Malformed::NoOutcome)),
+                    answered = &mut answer => return Ok(answered.unwrap_or(Err(Malformed::NoOutcome))),
                     () = send(session, command.clone()) => {}
                 }
             }
             tokio::select! {
-                answered = &mut answer => return answered.unwrap_or(Err(Malformed::NoOutcome)),
+                answered = &mut answer => return Ok(answered.unwrap_or(Err(Malformed::NoOutcome))),
                 _ = sessions.changed() => {}
             }
         }
     }
 
-    fn missed(&self, site: &str, id: &str, waited: Duration) -> FleetError {
-        if self.shared.sessions.borrow().contains_key(site) {
-            FleetError::NoAnswer {
-                site: site.to_owned(),
+    fn missed(&self, addressee: Addressee, id: &str, waited: Duration) -> FleetError {
+        let is_there = match addressee.among(&self.shared.sessions.borrow()) {
+            Found::One(_) | Found::Several(_) => true,
+            Found::None => false,
+        };
+        let Addressee { site, duty } = addressee;
+        match duty {
+            _ if is_there => FleetError::NoAnswer {
+                site,
                 id: id.to_owned(),
                 waited,
-            }
-        } else {
-            FleetError::Unreachable {
-                site: site.to_owned(),
+            },
+            Duty::Source(Some(replicator)) => FleetError::NamedUnreachable {
+                site,
+                replicator,
                 waited,
-            }
+            },
+            Duty::Source(None) | Duty::Vault => FleetError::Unreachable { site, waited },
         }
     }
 

@@ -1,6 +1,8 @@
 //! Decides what sources are told of their consistency groups, and what is shown of a group by what they report.
 
-use std::collections::BTreeMap;
+mod leader;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use farshore_domain::declaration::{ConsistencyGroup, DeclarationSet, Name, ProtectedVm};
 use farshore_proto::v1;
@@ -8,8 +10,9 @@ use farshore_proto::v1;
 use crate::{
     fleet::{self, FleetView},
     machine,
-    records::VmRecord,
-    replicators::source_status,
+    records::{self, VmRecord},
+    replicators::{self, source_status},
+    store::{Store, StoreError},
 };
 
 /// Every group, by the names of its members: a VM is in one at most.
@@ -21,22 +24,46 @@ pub fn by_member(declared: &DeclarationSet) -> BTreeMap<&Name, &ConsistencyGroup
         .collect()
 }
 
-/// What the source of a member is told of its group.
-#[must_use]
-pub fn membership(group: &ConsistencyGroup, member: &ProtectedVm) -> v1::Membership {
+/// What the sources of all members of groups are to be told, by the VM's name.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn memberships(
+    store: &dyn Store,
+    view: &FleetView,
+) -> Result<BTreeMap<Name, v1::Membership>, StoreError> {
+    let declared = records::declared(store)?;
+    let records = records::list::<VmRecord>(store)?;
+    let records: BTreeMap<_, _> = records.iter().map(|vm| (vm.name.as_str(), vm)).collect();
+    let mut memberships = BTreeMap::new();
+    for group in declared.groups() {
+        let members = group.members().iter().filter_map(|name| declared.vm(name));
+        let members: Vec<_> = members.collect();
+        let replicators = members.iter().filter_map(|member| {
+            let record = records.get(member.name().as_str())?;
+            replicators::source_replicator(view, member, record)
+        });
+        let leader = leader::choose(&replicators.collect(), view);
+        for member in members {
+            let membership = membership(group, member, leader.clone());
+            memberships.insert(member.name().clone(), membership);
+        }
+    }
+    Ok(memberships)
+}
+
+fn membership(
+    group: &ConsistencyGroup,
+    member: &ProtectedVm,
+    leader: Option<v1::GroupLeader>,
+) -> v1::Membership {
     v1::Membership {
         group: group.name().to_string(),
         members: group.members().iter().map(ToString::to_string).collect(),
         hold_limit: Some(machine::duration(group.hold_limit())),
         watchdog_monitor: watchdog_monitor(member),
+        leader,
     }
-}
-
-/// What the source of this VM is told; absent if it is in no group.
-#[must_use]
-pub fn membership_of(declared: &DeclarationSet, vm: &ProtectedVm) -> Option<v1::Membership> {
-    let group = by_member(declared).get(vm.name()).copied()?;
-    Some(membership(group, vm))
 }
 
 /// Where the VM's second monitor is; empty if none is declared.
@@ -59,71 +86,74 @@ pub fn message(
         .iter()
         .map(|member| (member, report_of(member, group, (declared, records), view)))
         .collect();
-    let statuses: Vec<_> = reports
-        .iter()
-        .map(|(member, report)| (*member, report.as_ref().map(|(_, status)| status.clone())))
-        .collect();
-    let replicator = reports
-        .iter()
-        .find_map(|(_, report)| report.as_ref())
-        .map(|(name, _)| name);
-    let instants: Vec<_> = statuses
-        .iter()
-        .map(|(_, status)| {
-            status
-                .as_ref()
-                .map_or((0, None), |status| (status.instant, status.instant_at))
-        })
-        .collect();
+    let known = || reports.iter().filter_map(|(_, report)| report.as_ref());
+    let replicators = known().map(|report| report.replicator.as_str()).collect();
     // They all know of the same one, or have not all reported yet: the older is certain then.
-    let newest_common = instants.iter().copied().min_by_key(|(instant, at)| {
+    let instants = reports.iter().map(|(_, report)| match report {
+        Some(report) => (report.status.instant, report.status.instant_at),
+        None => (0, None),
+    });
+    let newest_common = instants.min_by_key(|(instant, at)| {
         let at = at.as_ref().and_then(fleet::wall_time);
         (at.map_or(0, |at| at.0), *instant)
     });
     let (instant, instant_at) = newest_common.unwrap_or((0, None));
-    let held = |status: &Option<v1::GroupStatus>| status.as_ref()?.longest_hold;
-    let longest_hold = statuses.iter().filter_map(|(_, status)| held(status));
+    let longest_hold = known().filter_map(|report| report.status.longest_hold);
     v1::Group {
         name: group.name().to_string(),
         hold_limit: Some(machine::duration(group.hold_limit())),
         instant,
         instant_at,
         longest_hold: longest_hold.max_by_key(|held| (held.seconds, held.nanos)),
-        members: statuses
+        members: reports
             .iter()
-            .zip(&reports)
-            .map(|((member, status), (_, report))| v1::GroupMember {
+            .map(|(member, report)| v1::GroupMember {
                 vm: member.to_string(),
-                missed: missed(report.as_ref(), replicator),
-                longest_hold: held(status),
-                instants: status.as_ref().map_or(0, |status| status.instants),
+                missed: missed(report.as_ref(), &replicators),
+                longest_hold: report.as_ref().and_then(|report| report.status.longest_hold),
+                instants: report.as_ref().map_or(0, |report| report.status.instants),
             })
             .collect(),
     }
 }
 
-/// What a member's source reports of this group, and the name of its replicator.
+/// What a member's source says.
+struct Reported {
+    replicator: String,
+    has_leader: bool,
+    status: v1::GroupStatus,
+}
+
+/// What a member's source reports of this group.
 fn report_of(
     member: &Name,
     group: &ConsistencyGroup,
     (declared, records): (&DeclarationSet, &BTreeMap<String, VmRecord>),
     view: &FleetView,
-) -> Option<(String, v1::GroupStatus)> {
+) -> Option<Reported> {
     let site = declared.vm(member)?.source().site.as_str();
     let (replicator, status) = source_status(view, site, records.get(member.as_str())?.chain)?;
     let membership = status.membership.as_ref()?;
-    (replicator.up && membership.group == group.name().as_str())
-        .then(|| Some((replicator.register.name.clone(), status.group.clone()?)))?
+    if !replicator.up || membership.group != group.name().as_str() {
+        return None;
+    }
+    Some(Reported {
+        replicator: replicator.register.name.clone(),
+        has_leader: membership.leader.is_some(),
+        status: status.group.clone()?,
+    })
 }
 
-/// Why a member has no instant with the others. `replicator` is of one of them.
-fn missed(report: Option<&(String, v1::GroupStatus)>, replicator: Option<&String>) -> String {
+/// Why a member has no instant with the others. `replicators` are those of all members.
+fn missed(report: Option<&Reported>, replicators: &BTreeSet<&str>) -> String {
     match report {
         None => "its source does not report that it is in this group".to_owned(),
-        Some((name, _)) if Some(name) != replicator => format!(
-            "its source is at the replicator {name}, and others are at {}: a group's sources are at one",
-            replicator.map_or("none", String::as_str)
+        Some(report) if replicators.len() > 1 && !report.has_leader => format!(
+            "its source is at the replicator {}, and others are not; for a common instant at least one of {} must be told in its \
+             configuration where the others reach it (`siteListen`)",
+            report.replicator,
+            replicators.iter().copied().collect::<Vec<_>>().join(", ")
         ),
-        Some((_, status)) => status.missed.clone(),
+        Some(report) => report.status.missed.clone(),
     }
 }

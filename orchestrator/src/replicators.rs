@@ -4,20 +4,35 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use farshore_blocks::ChainId;
+use farshore_domain::declaration::ProtectedVm;
 use farshore_proto::v1::{self, command, command_result};
 use tokio::sync::watch;
 
-use crate::fleet::{Fleet, FleetError, FleetView, ReplicatorView};
+use crate::{
+    fleet::{Fleet, FleetError, FleetView, ReplicatorView},
+    records::VmRecord,
+};
 
 /// A command under way.
 pub type Commanding<'a> =
     Pin<Box<dyn Future<Output = Result<command_result::Outcome, FleetError>> + Send + 'a>>;
 
-/// A command to the replicator of a site.
+/// For what a site's replicator is asked: there may be several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Duty {
+    /// For what is in the site's vault, which one of them has.
+    Vault,
+    /// For a VM that runs there: the one of this name, or else the only one that captures.
+    Source(Option<String>),
+}
+
+/// A command to a replicator of a site.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// Whose replicator.
     pub site: String,
+    /// Which of them.
+    pub duty: Duty,
     /// The same identifier gets the same result.
     pub id: String,
     /// What it is to do.
@@ -40,11 +55,12 @@ impl Replicators for Fleet {
         Box::pin(async move {
             let Order {
                 site,
+                duty,
                 id,
                 body,
                 deadline,
             } = order;
-            Fleet::command(self, &site, id, body, deadline).await
+            Fleet::command(self, (&site, duty), id, body, deadline).await
         })
     }
 
@@ -74,10 +90,55 @@ pub fn replication_endpoint(view: &FleetView, site: &str) -> Option<String> {
         .cloned()
 }
 
-/// Whether a replicator of this site is attached.
+/// Whether the replicator with the vault of this site is attached; as long as none was seen, whether any is.
 #[must_use]
-pub fn is_attached(view: &FleetView, site: &str) -> bool {
-    of_site(view, site).iter().any(|replicator| replicator.up)
+pub fn has_vault_attached(view: &FleetView, site: &str) -> bool {
+    let of_site = of_site(view, site);
+    let has_vault = |replicator: &&&ReplicatorView| !replicator.register.replication_endpoint.is_empty();
+    let with_vault: Vec<_> = of_site.iter().filter(has_vault).collect();
+    match with_vault.is_empty() {
+        true => of_site.iter().any(|replicator| replicator.up),
+        false => with_vault.iter().any(|replicator| replicator.up),
+    }
+}
+
+/// The name of the replicator that replicates this VM: the one that reports it, or else the one that is written down or declared.
+/// Absent where there is neither.
+#[must_use]
+pub fn source_replicator(view: &FleetView, declared: &ProtectedVm, vm: &VmRecord) -> Option<String> {
+    let reports = source_status(view, declared.source().site.as_str(), vm.chain);
+    let reporting = reports.map(|(replicator, _)| replicator.register.name.clone());
+    let declared = || declared.source().replicator.as_ref().map(ToString::to_string);
+    reporting
+        .or_else(|| vm.source_replicator.clone())
+        .or_else(declared)
+}
+
+/// The name of the one attached replicator of this site that can be a source; absent if there is none, or more.
+#[must_use]
+pub fn only_capturing(view: &FleetView, site: &str) -> Option<String> {
+    let mut capturing = of_site(view, site)
+        .into_iter()
+        .filter(|replicator| replicator.up && replicator.register.captures != Some(false));
+    let first = capturing.next()?;
+    match capturing.next() {
+        None => Some(first.register.name.clone()),
+        Some(_) => None,
+    }
+}
+
+/// Whether the replicator that replicates this VM is attached; as long as it is open which one that is, whether any of its site is.
+#[must_use]
+pub fn has_source_attached(view: &FleetView, declared: &ProtectedVm, vm: &VmRecord) -> bool {
+    match source_replicator(view, declared, vm) {
+        Some(name) => view
+            .replicators
+            .get(&name)
+            .is_some_and(|replicator| replicator.up),
+        None => of_site(view, declared.source().site.as_str())
+            .iter()
+            .any(|replicator| replicator.up),
+    }
 }
 
 /// What the site's replicator last said of the chain as its source.

@@ -115,6 +115,19 @@ pub(crate) struct Membership {
     pub(crate) hold_limit: Duration,
     /// The socket of the VM's second monitor.
     pub(crate) watchdog_monitor: Option<PathBuf>,
+    /// Where the members meet if their sources are at several replicators; `None`: they are all at this one.
+    #[serde(default)]
+    pub(crate) leader: Option<GroupLeader>,
+}
+
+/// The replicator at which the members of a group meet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GroupLeader {
+    /// Its name.
+    pub(crate) replicator: String,
+    /// Where the other replicators of its site dial it.
+    pub(crate) endpoint: String,
 }
 
 impl Membership {

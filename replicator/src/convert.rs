@@ -14,7 +14,7 @@ use farshore_transfer::{Change, PointHead, Watermark};
 use farshore_vault::{Pin, RetentionPolicy};
 
 use crate::{
-    assignment::{AppConsistency, Membership, SourcePolicy},
+    assignment::{AppConsistency, GroupLeader, Membership, SourcePolicy},
     source::{LimitedHours, LinkLimit},
 };
 
@@ -152,6 +152,10 @@ pub(crate) fn membership_out(membership: &Membership) -> v1::Membership {
         members: membership.members.clone(),
         hold_limit: Some(duration_out(membership.hold_limit)),
         watchdog_monitor: watchdog.map_or_else(String::new, |path| path.display().to_string()),
+        leader: membership.leader.as_ref().map(|leader| v1::GroupLeader {
+            replicator: leader.replicator.clone(),
+            endpoint: leader.endpoint.clone(),
+        }),
     }
 }
 
@@ -161,6 +165,10 @@ pub(crate) fn membership_in(membership: v1::Membership) -> Result<Membership, Ma
         members: membership.members,
         hold_limit: duration_in(membership.hold_limit.as_ref(), "membership.hold_limit")?,
         watchdog_monitor: path_in(membership.watchdog_monitor),
+        leader: membership.leader.map(|leader| GroupLeader {
+            replicator: leader.replicator,
+            endpoint: leader.endpoint,
+        }),
     })
 }
 

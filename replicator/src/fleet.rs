@@ -159,5 +159,7 @@ fn register(member: &Member) -> v1::Register {
             .map(|targets| targets.incarnation().as_bytes().to_vec().into())
             .unwrap_or_default(),
         sent_at: Some(convert::time_out(WallTime::now())),
+        captures: Some(member.sources.is_some()),
+        site_endpoint: String::new(),
     }
 }

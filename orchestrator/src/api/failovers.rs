@@ -18,7 +18,7 @@ use crate::{
     jobs::{choose, list_points},
     orders::{self, Fresh, Idempotency, Refusal, answered, once},
     records::{self, Answer, Leftovers, TestRecord, VmRecord},
-    replicators::Order,
+    replicators::{Duty, Order},
 };
 
 /// How long a user waits for a vault's list of points.
@@ -75,6 +75,7 @@ pub(super) async fn points_of(control: &Control, vm: &str) -> Result<Vec<v1::Rec
     }
     let order = Order {
         site: declared.target().site.to_string(),
+        duty: Duty::Vault,
         id: format!("points/{}", Uuid::now_v7()),
         body: command::Body::ListPoints(list_points(record.chain)),
         deadline: POINTS_WITHIN,

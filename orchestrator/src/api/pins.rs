@@ -14,7 +14,7 @@ use crate::{
     jobs::choose,
     orders::{Idempotency, Refusal, answered, once},
     records::{self, Answer, EventRecord, Severity, VmRecord},
-    replicators::Order,
+    replicators::{Duty, Order},
 };
 
 /// How long a user waits for a vault.
@@ -73,6 +73,7 @@ async fn tell_vault(control: &Control, pinning: &Pinning) -> Result<Sequence, Re
     let declared = records::declared_vm(&*control.store, &pinning.vm)?.ok_or_else(not_found)?;
     let order = Order {
         site: declared.target().site.to_string(),
+        duty: Duty::Vault,
         id: format!("pin/{}", Uuid::now_v7()),
         body: command::Body::SetPin(v1::SetPin {
             chain: record.chain.as_bytes().to_vec().into(),

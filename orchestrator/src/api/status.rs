@@ -102,7 +102,10 @@ fn of_declarations(refusals: &[(declaration::DeclarationKey, declaration::Refusa
 
 fn of_fleet(error: &FleetError) -> (Code, &'static str) {
     let code = match error {
-        FleetError::Unreachable { .. } | FleetError::Closing => Code::Unavailable,
+        FleetError::Unreachable { .. } | FleetError::NamedUnreachable { .. } | FleetError::Closing => {
+            Code::Unavailable
+        }
+        FleetError::Ambiguous { .. } => Code::FailedPrecondition,
         FleetError::NoAnswer { .. } => Code::DeadlineExceeded,
         FleetError::InFlight { .. } => Code::Aborted,
         FleetError::WrongAnswer { .. } => Code::Internal,

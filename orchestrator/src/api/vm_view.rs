@@ -23,7 +23,9 @@ use crate::{
     fleet::{self, FleetView, ReplicatorView},
     groups, machine,
     records::{self, VmRecord},
-    replicators::{is_attached, recovered_condition, source_status, target_status},
+    replicators::{
+        has_source_attached, has_vault_attached, recovered_condition, source_status, target_status,
+    },
     store::StoreError,
 };
 
@@ -99,12 +101,12 @@ impl VmViews {
             .filter(|_| record.failover == Failover::None)
             .and_then(|(replicator, target)| rpo(replicator, target, self.now));
         let source = source.map(|(_, status)| status);
-        let source_replicator = attachment(fleet, declared.source().site.as_str());
+        let source_replicator = attachment(has_source_attached(fleet, declared, record));
         let (health, reasons) = health(&Observation {
             protection: &record.protection,
             failover: &record.failover,
             source: source_replicator,
-            target: attachment(fleet, declared.target().site.as_str()),
+            target: attachment(has_vault_attached(fleet, declared.target().site.as_str())),
             source_detail: source.map_or("", |source| source.detail.as_str()),
             fencing: match source.map(v1::SourceStatus::phase) {
                 Some(SourcePhase::Fenced) => Fencing::Fenced,
@@ -259,8 +261,8 @@ fn reason(reason: &Reason) -> v1::HealthReason {
     }
 }
 
-fn attachment(fleet: &FleetView, site: &str) -> Attachment {
-    match is_attached(fleet, site) {
+fn attachment(is_attached: bool) -> Attachment {
+    match is_attached {
         true => Attachment::Attached,
         false => Attachment::Lost,
     }

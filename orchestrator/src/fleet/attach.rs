@@ -35,7 +35,7 @@ pub struct FleetService {
 
 /// What can happen to a stream.
 enum Happening {
-    Message(Result<Option<v1::ReplicatorMessage>, Status>),
+    Message(Result<Option<Box<v1::ReplicatorMessage>>, Status>),
     AskDue,
     Silence,
     Ended,
@@ -120,7 +120,7 @@ impl Stream {
         let silence = self.fleet.shared.options.report_interval * SILENT_INTERVALS;
         tokio::select! {
             () = self.session.ended.cancelled() => Happening::Ended,
-            message = inbound.message() => Happening::Message(message),
+            message = inbound.message() => Happening::Message(message.map(|message| message.map(Box::new))),
             () = sleep_until(self.ask_at) => Happening::AskDue,
             () = sleep_until(self.heard_at + silence), if !self.is_silent => Happening::Silence,
         }
@@ -146,7 +146,7 @@ impl Stream {
                 tracing::warn!(replicator = %self.session.name, "replicator is attached, but does not report");
                 Course::On
             }
-            Happening::Message(Ok(Some(message))) => self.take_message(message).unwrap_or_else(|malformed| {
+            Happening::Message(Ok(Some(message))) => self.take_message(*message).unwrap_or_else(|malformed| {
                 tracing::warn!(replicator = %self.session.name, %malformed, "replicator's stream is refused");
                 Course::End(Some(refusal(&malformed)))
             }),
@@ -221,7 +221,7 @@ impl Fleet {
             let same = known.len() == sessions.len()
                 && known
                     .iter()
-                    .all(|(site, session)| sessions.get(site).map(|now| now.number) == Some(session.number));
+                    .all(|(name, session)| sessions.get(name).map(|now| now.number) == Some(session.number));
             if !same {
                 *known = Arc::clone(&sessions);
             }
@@ -257,7 +257,7 @@ fn refusal(malformed: &Malformed) -> Status {
 
 fn not_here(refused: &AttachRefused) -> Status {
     match refused {
-        AttachRefused::SiteTaken { .. } | AttachRefused::NameElsewhere { .. } => {
+        AttachRefused::VaultTaken { .. } | AttachRefused::NameElsewhere { .. } => {
             Status::already_exists(refused.to_string())
         }
         AttachRefused::Full => Status::resource_exhausted(refused.to_string()),

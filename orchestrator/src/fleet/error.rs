@@ -15,6 +15,27 @@ pub enum FleetError {
         /// How long.
         waited: Duration,
     },
+    /// The replicator that is meant was not attached when the time was over.
+    #[error("the replicator {replicator} of the site {site} is not attached; waited {waited:?}")]
+    NamedUnreachable {
+        /// The site.
+        site: String,
+        /// Its name.
+        replicator: String,
+        /// How long.
+        waited: Duration,
+    },
+    /// Several replicators of the site could be meant.
+    #[error(
+        "several replicators of the site {site} capture VMs ({}): say in `source.replicator` which one reaches this VM",
+        names.join(", ")
+    )]
+    Ambiguous {
+        /// The site.
+        site: String,
+        /// Theirs.
+        names: Vec<String>,
+    },
     /// A replicator is attached, and did not answer in time. The command may have been carried out.
     #[error("the replicator of the site {site} did not answer the command {id} within {waited:?}")]
     NoAnswer {
@@ -52,7 +73,8 @@ impl FleetError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Unreachable { .. } => "replicator-unreachable",
+            Self::Unreachable { .. } | Self::NamedUnreachable { .. } => "replicator-unreachable",
+            Self::Ambiguous { .. } => "replicator-ambiguous",
             Self::NoAnswer { .. } => "replicator-no-answer",
             Self::InFlight { .. } => "command-in-flight",
             Self::WrongAnswer { .. } => "replicator-malformed",

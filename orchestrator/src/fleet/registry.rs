@@ -1,6 +1,6 @@
 //! Who is attached, what is known of them, and which commands wait for a result. No waiting and no clock here.
 //!
-//! Invariants: at most one session of a name and of a site; a session that was replaced changes nothing any more.
+//! Invariants: at most one session of a name, and at most one of a site that has a vault; a session that was replaced changes nothing any more.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
+    addressee::Addressee,
     error::FleetError,
     malformed::Malformed,
     outcome::{Question, question_of},
@@ -29,7 +30,7 @@ const REMEMBERED_INSTANCES: usize = 8;
 /// A command's result as its waiter gets it.
 pub(super) type Answer = Result<v1::command_result::Outcome, Malformed>;
 
-/// The attached replicators, by site.
+/// The attached replicators, by name.
 pub(super) type Sessions = Arc<BTreeMap<String, Session>>;
 
 /// Tells two waiters of the same identifier apart.
@@ -42,8 +43,18 @@ pub(super) struct Session {
     pub(super) number: u64,
     pub(super) name: String,
     pub(super) site: String,
+    pub(super) can: Abilities,
     pub(super) outbound: mpsc::Sender<Result<v1::OrchestratorMessage, Status>>,
     pub(super) ended: CancellationToken,
+}
+
+/// What an attached replicator can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Abilities {
+    /// It has a vault.
+    pub(super) keep: bool,
+    /// It can be a source.
+    pub(super) capture: bool,
 }
 
 /// How an attachment came about.
@@ -60,8 +71,8 @@ pub(super) enum Arrival {
 /// Why a replicator may not attach.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AttachRefused {
-    #[error("the site {site} has the replicator {holder} attached; a site has one replicator")]
-    SiteTaken { site: String, holder: String },
+    #[error("the site {site} has the replicator {holder} with a vault attached; a site has one vault")]
+    VaultTaken { site: String, holder: String },
     #[error("the replicator {name} is attached at the site {site}; one name is one replicator")]
     NameElsewhere { name: String, site: String },
     #[error("{MAX_KNOWN} replicators are attached; no more are taken")]
@@ -90,7 +101,7 @@ pub(super) struct Registry {
 #[derive(Debug)]
 struct Waiter {
     ticket: Ticket,
-    site: String,
+    addressee: Addressee,
     question: Question,
     answer: oneshot::Sender<Answer>,
 }
@@ -118,10 +129,14 @@ impl Registry {
             number,
             name: register.name.clone(),
             site: register.site.clone(),
+            can: Abilities {
+                keep: !register.replication_endpoint.is_empty(),
+                capture: register.captures != Some(false),
+            },
             outbound,
             ended,
         };
-        let arrival = match self.sessions.insert(register.site.clone(), session.clone()) {
+        let arrival = match self.sessions.insert(register.name.clone(), session.clone()) {
             Some(earlier) => {
                 earlier.ended.cancel();
                 self.arrival_of(&register)
@@ -162,14 +177,14 @@ impl Registry {
     pub(super) fn detach(&mut self, session: &Session) {
         if let Some(view) = self.current(session) {
             view.up = false;
-            self.sessions.remove(&session.site);
+            self.sessions.remove(&session.name);
         }
     }
 
     /// Notes that someone waits for the result of a command.
     pub(super) fn expect(
         &mut self,
-        site: &str,
+        addressee: Addressee,
         id: &str,
         body: &v1::command::Body,
     ) -> Result<(Ticket, oneshot::Receiver<Answer>), FleetError> {
@@ -180,7 +195,7 @@ impl Registry {
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter {
             ticket,
-            site: site.to_owned(),
+            addressee,
             question: question_of(body),
             answer,
         };
@@ -200,7 +215,7 @@ impl Registry {
         if let Some(view) = self.current(session) {
             view.last_seen = now;
         }
-        let is_awaited = |waiter: &Waiter| waiter.site == session.site;
+        let is_awaited = |waiter: &Waiter| waiter.addressee.is(session);
         if !self.waiters.get(&result.id).is_some_and(is_awaited) {
             return Delivery::Ignored;
         }
@@ -218,7 +233,7 @@ impl Registry {
     }
 
     fn current(&mut self, session: &Session) -> Option<&mut ReplicatorView> {
-        let current = self.sessions.get(&session.site)?;
+        let current = self.sessions.get(&session.name)?;
         if current.number != session.number {
             return None;
         }
@@ -226,19 +241,18 @@ impl Registry {
     }
 
     fn check_place(&mut self, register: &v1::Register) -> Result<(), AttachRefused> {
-        if let Some(holder) = self.sessions.get(&register.site)
-            && holder.name != register.name
-        {
-            return Err(AttachRefused::SiteTaken {
+        let is_other_vault = |session: &&Session| {
+            session.can.keep && session.site == register.site && session.name != register.name
+        };
+        let keeps = !register.replication_endpoint.is_empty();
+        if let Some(holder) = self.sessions.values().find(is_other_vault).filter(|_| keeps) {
+            return Err(AttachRefused::VaultTaken {
                 site: register.site.clone(),
                 holder: holder.name.clone(),
             });
         }
-        let elsewhere = self
-            .sessions
-            .values()
-            .find(|session| session.name == register.name && session.site != register.site);
-        if let Some(elsewhere) = elsewhere {
+        let attached = self.sessions.get(&register.name);
+        if let Some(elsewhere) = attached.filter(|session| session.site != register.site) {
             return Err(AttachRefused::NameElsewhere {
                 name: register.name.clone(),
                 site: elsewhere.site.clone(),
@@ -252,7 +266,7 @@ impl Registry {
     }
 
     fn forget_longest_gone(&mut self) -> Result<(), AttachRefused> {
-        let attached = |name: &String| self.sessions.values().any(|session| session.name == *name);
+        let attached = |name: &String| self.sessions.contains_key(name);
         let gone = self.view.replicators.iter().filter(|(name, _)| !attached(name));
         let longest = gone.min_by_key(|(_, view)| view.last_seen);
         let name = longest.map(|(name, _)| name.clone()).ok_or(AttachRefused::Full)?;

@@ -15,6 +15,7 @@ use super::*;
 mod hostile;
 
 const LONG: Duration = Duration::from_secs(20);
+const EAST: (&str, Duty) = ("east", Duty::Source(None));
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(LONG, future).await.expect("it took too long")
@@ -98,7 +99,7 @@ impl Peer {
         loop {
             match within(self.inbound.message()).await.unwrap().unwrap().body {
                 Some(orchestrator_message::Body::Command(command)) => return command,
-                Some(orchestrator_message::Body::Ask(_)) => {}
+                Some(orchestrator_message::Body::Ask(_) | orchestrator_message::Body::Registered(_)) => {}
                 other => panic!("{other:?} is no command"),
             }
         }
@@ -164,7 +165,7 @@ async fn a_command_is_answered_by_the_replicator_of_its_site() {
     let served = patient().await;
     let mut east = Peer::attach(&served, "e", "east").await;
     let _west = Peer::attach(&served, "w", "west").await;
-    let asked = served.fleet.command("east", "job/1".to_owned(), enable(), LONG);
+    let asked = served.fleet.command(EAST, "job/1".to_owned(), enable(), LONG);
     let (outcome, ()) = tokio::join!(asked, async {
         let command = east.command().await;
         assert_eq!((command.id.as_str(), command.body), ("job/1", Some(enable())));
@@ -182,7 +183,7 @@ async fn a_failure_that_the_replicator_tells_is_an_outcome() {
         message: "no such chain".to_owned(),
         retryable: false,
     });
-    let asked = served.fleet.command("east", "job/1".to_owned(), enable(), LONG);
+    let asked = served.fleet.command(EAST, "job/1".to_owned(), enable(), LONG);
     let (outcome, ()) = tokio::join!(asked, async {
         let command = east.command().await;
         east.answer(&command.id, failure.clone()).await;
@@ -193,7 +194,7 @@ async fn a_failure_that_the_replicator_tells_is_an_outcome() {
 #[tokio::test]
 async fn a_command_waits_for_a_replicator_to_attach() {
     let served = patient().await;
-    let asked = served.fleet.command("east", "job/1".to_owned(), enable(), LONG);
+    let asked = served.fleet.command(EAST, "job/1".to_owned(), enable(), LONG);
     // The peer outlives the block: a stream that is cut may lose the answer that it was sending.
     let (outcome, _east) = tokio::join!(asked, async {
         let mut east = Peer::attach(&served, "e", "east").await;
@@ -207,7 +208,7 @@ async fn a_command_waits_for_a_replicator_to_attach() {
 #[tokio::test]
 async fn a_command_is_sent_again_under_its_identifier_after_a_reattach() {
     let served = patient().await;
-    let asked = served.fleet.command("east", "job/1".to_owned(), enable(), LONG);
+    let asked = served.fleet.command(EAST, "job/1".to_owned(), enable(), LONG);
     let (outcome, _third) = tokio::join!(asked, async {
         let mut first = Peer::attach(&served, "e", "east").await;
         assert_eq!(first.command().await.id, "job/1");
@@ -231,7 +232,7 @@ async fn a_command_ends_at_its_deadline_and_says_whether_anybody_was_there() {
     let soon = Duration::from_millis(50);
     let nobody = served
         .fleet
-        .command("east", "job/1".to_owned(), enable(), soon)
+        .command(EAST, "job/1".to_owned(), enable(), soon)
         .await;
     assert!(
         matches!(nobody, Err(FleetError::Unreachable { .. })),
@@ -240,7 +241,7 @@ async fn a_command_ends_at_its_deadline_and_says_whether_anybody_was_there() {
     let _east = Peer::attach(&served, "e", "east").await;
     let silence = served
         .fleet
-        .command("east", "job/1".to_owned(), enable(), soon)
+        .command(EAST, "job/1".to_owned(), enable(), soon)
         .await;
     assert!(matches!(silence, Err(FleetError::NoAnswer { .. })), "{silence:?}");
 }
@@ -252,12 +253,12 @@ async fn a_late_result_is_ignored_and_the_stream_lives_on() {
     let soon = Duration::from_millis(50);
     let missed = served
         .fleet
-        .command("east", "job/1".to_owned(), enable(), soon)
+        .command(EAST, "job/1".to_owned(), enable(), soon)
         .await;
     assert!(missed.is_err());
     assert_eq!(east.command().await.id, "job/1");
     east.answer("job/1", enabled()).await;
-    let asked = served.fleet.command("east", "job/2".to_owned(), enable(), LONG);
+    let asked = served.fleet.command(EAST, "job/2".to_owned(), enable(), LONG);
     let (outcome, ()) = tokio::join!(asked, async {
         assert_eq!(east.command().await.id, "job/2");
         east.answer("job/2", enabled()).await;
@@ -270,11 +271,11 @@ async fn a_command_in_flight_is_not_asked_twice_at_once_but_may_be_asked_anew() 
     let served = patient().await;
     let mut east = Peer::attach(&served, "e", "east").await;
     let fleet = served.fleet.clone();
-    let first = tokio::spawn(async move { fleet.command("east", "job/1".to_owned(), enable(), LONG).await });
+    let first = tokio::spawn(async move { fleet.command(EAST, "job/1".to_owned(), enable(), LONG).await });
     assert_eq!(east.command().await.id, "job/1");
     let second = served
         .fleet
-        .command("east", "job/1".to_owned(), enable(), LONG)
+        .command(EAST, "job/1".to_owned(), enable(), LONG)
         .await;
     assert_eq!(
         second,
@@ -284,7 +285,7 @@ async fn a_command_in_flight_is_not_asked_twice_at_once_but_may_be_asked_anew() 
     );
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    let anew = served.fleet.command("east", "job/1".to_owned(), enable(), LONG);
+    let anew = served.fleet.command(EAST, "job/1".to_owned(), enable(), LONG);
     let (outcome, ()) = tokio::join!(anew, async {
         assert_eq!(east.command().await.id, "job/1");
         east.answer("job/1", enabled()).await;
@@ -304,7 +305,7 @@ async fn a_replicator_is_down_when_its_stream_ends_and_its_last_report_is_kept()
     drop(east);
     until(&served.fleet, |view| !is_up(view, "e")).await;
     let view = served.fleet.views().borrow().clone();
-    assert_eq!(view.of_site("east").unwrap().report, Some(report()));
+    assert_eq!(view.replicators["e"].report, Some(report()));
 }
 
 #[tokio::test]
@@ -320,7 +321,7 @@ async fn a_replicator_that_does_not_report_is_down_until_it_does() {
         .await
         .unwrap();
     // Silent, but attached: commands reach it and are answered.
-    let asked = served.fleet.command("east", "job/1".to_owned(), enable(), LONG);
+    let asked = served.fleet.command(EAST, "job/1".to_owned(), enable(), LONG);
     let (outcome, ()) = tokio::join!(asked, async {
         let command = east.command().await;
         east.answer(&command.id, enabled()).await;
@@ -331,7 +332,7 @@ async fn a_replicator_that_does_not_report_is_down_until_it_does() {
 }
 
 #[tokio::test]
-async fn a_second_name_at_a_site_is_refused_with_the_name_of_the_first() {
+async fn a_second_vault_at_a_site_is_refused_with_the_name_of_the_first() {
     let served = patient().await;
     let _east = Peer::attach(&served, "e", "east").await;
     let second = replicator_message::Body::Register(register("other", "east"));
@@ -339,15 +340,55 @@ async fn a_second_name_at_a_site_is_refused_with_the_name_of_the_first() {
     assert_eq!(refused.code(), Code::AlreadyExists);
     assert_eq!(
         refused.message(),
-        "the site east has the replicator e attached; a site has one replicator"
+        "the site east has the replicator e with a vault attached; a site has one vault"
     );
+}
+
+#[tokio::test]
+async fn each_of_several_replicators_of_a_site_gets_what_is_for_it() {
+    let served = patient().await;
+    let source = |name: &str| {
+        let register = v1::Register {
+            replication_endpoint: String::new(),
+            vault_incarnation: Vec::new().into(),
+            captures: Some(true),
+            ..register(name, "east")
+        };
+        Peer::open(&served, replicator_message::Body::Register(register))
+    };
+    let (mut one, mut other) = (source("e1").await.unwrap(), source("e2").await.unwrap());
+    for (name, peer) in [("e1", &mut one), ("e2", &mut other)] {
+        let meant = ("east", Duty::Source(Some(name.to_owned())));
+        let asked = served.fleet.command(meant, format!("job/{name}"), enable(), LONG);
+        let (outcome, ()) = tokio::join!(asked, async {
+            let command = peer.command().await;
+            assert_eq!(command.id, format!("job/{name}"));
+            peer.answer(&command.id, enabled()).await;
+        });
+        assert_eq!(outcome, Ok(enabled()));
+    }
+    let any = served.fleet.command(EAST, "job/any".to_owned(), enable(), LONG);
+    assert_eq!(
+        any.await,
+        Err(FleetError::Ambiguous {
+            site: "east".to_owned(),
+            names: vec!["e1".to_owned(), "e2".to_owned()],
+        })
+    );
+    let meant = ("east", Duty::Source(Some("e3".to_owned())));
+    let soon = Duration::from_millis(50);
+    let nobody = served.fleet.command(meant, "job/3".to_owned(), enable(), soon);
+    assert!(matches!(
+        nobody.await,
+        Err(FleetError::NamedUnreachable { replicator, .. }) if replicator == "e3"
+    ));
 }
 
 #[tokio::test]
 async fn closing_ends_streams_and_commands() {
     let served = patient().await;
     let mut east = Peer::attach(&served, "e", "east").await;
-    let asked = served.fleet.command("east", "job/1".to_owned(), enable(), LONG);
+    let asked = served.fleet.command(EAST, "job/1".to_owned(), enable(), LONG);
     let (answered, ()) = tokio::join!(asked, async {
         assert_eq!(east.command().await.id, "job/1");
         let ((), status) = tokio::join!(within(served.fleet.close()), east.end());

@@ -26,14 +26,3 @@ pub struct ReplicatorView {
     /// When that report was received, by the orchestrator's clock.
     pub reported_at: Option<WallTime>,
 }
-
-impl FleetView {
-    /// The replicator of a site: the one that is up, or else the one that was last seen.
-    #[must_use]
-    pub fn of_site(&self, site: &str) -> Option<&ReplicatorView> {
-        self.replicators
-            .values()
-            .filter(|replicator| replicator.register.site == site)
-            .max_by_key(|replicator| (replicator.up, replicator.last_seen))
-    }
-}

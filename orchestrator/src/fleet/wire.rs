@@ -65,6 +65,9 @@ pub(super) fn registration(first: Option<v1::ReplicatorMessage>) -> Result<v1::R
     check_text("register.software_version", &register.software_version)?;
     check_time("register.sent_at", register.sent_at.as_ref())?;
     check_vault(&register)?;
+    if !register.site_endpoint.is_empty() {
+        check_endpoint("register.site_endpoint", &register.site_endpoint)?;
+    }
     Ok(register)
 }
 
@@ -83,8 +86,12 @@ fn check_vault(register: &v1::Register) -> Result<(), Malformed> {
         return Err(Malformed::Missing { field });
     }
     identity("register.vault_incarnation", &register.vault_incarnation)?;
-    check_text(field, &register.replication_endpoint)?;
-    let endpoint: Result<Uri, _> = register.replication_endpoint.parse();
+    check_endpoint(field, &register.replication_endpoint)
+}
+
+fn check_endpoint(field: &'static str, endpoint: &str) -> Result<(), Malformed> {
+    check_text(field, endpoint)?;
+    let endpoint: Result<Uri, _> = endpoint.parse();
     let is_dialable = endpoint.is_ok_and(|endpoint| {
         matches!(endpoint.scheme_str(), Some("http" | "https")) && endpoint.host().is_some()
     });
@@ -175,6 +182,10 @@ fn check_group(source: &v1::SourceStatus) -> Result<(), Malformed> {
             "report.sources.membership.watchdog_monitor",
             &membership.watchdog_monitor,
         )?;
+        if let Some(leader) = &membership.leader {
+            check_text("report.sources.membership.leader", &leader.replicator)?;
+            check_text("report.sources.membership.leader", &leader.endpoint)?;
+        }
     }
     let Some(group) = &source.group else { return Ok(()) };
     check_time("report.sources.group.instant_at", group.instant_at.as_ref())?;

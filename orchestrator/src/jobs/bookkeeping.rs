@@ -28,7 +28,10 @@ pub(super) enum Facts {
         volumes: Vec<VolumeRecord>,
     },
     /// The target granted an epoch to the source.
-    Granted(Tenure),
+    Granted {
+        tenure: Tenure,
+        source_replicator: Option<String>,
+    },
     /// The source's replicator reports this.
     Seen(protection::Sight),
     /// The old source is refused from this epoch on.
@@ -101,9 +104,13 @@ pub(super) fn take_in(work: &mut Work<'_>, job: &Job, facts: &Facts, now: WallTi
             vm.checks.clone_from(checks);
             vm.volumes.clone_from(volumes);
         }
-        Facts::Granted(tenure) => {
+        Facts::Granted {
+            tenure,
+            source_replicator,
+        } => {
             protect(work, &mut vm, protection::Event::BeginPreparing, now)?;
             vm.tenure = Some(*tenure);
+            vm.source_replicator.clone_from(source_replicator);
         }
         Facts::Seen(sight) => protect(work, &mut vm, protection::Event::See(sight.clone()), now)?,
         Facts::Fenced(epoch) => {
@@ -131,7 +138,11 @@ fn follow_test(test: &mut TestRecord, facts: &Facts) {
         Facts::PointChosen(sequence) => test.point = Some(*sequence),
         Facts::Started(started) => test.started = Some(started.clone()),
         Facts::Leaks(leaks) => test.leaks.clone_from(leaks),
-        Facts::Nothing | Facts::Checked { .. } | Facts::Granted(_) | Facts::Seen(_) | Facts::Fenced(_) => {}
+        Facts::Nothing
+        | Facts::Checked { .. }
+        | Facts::Granted { .. }
+        | Facts::Seen(_)
+        | Facts::Fenced(_) => {}
     }
 }
 

@@ -25,7 +25,7 @@ use super::{Engine, bookkeeping::Facts};
 use crate::{
     fleet::{self, FleetError},
     records::{self, Started, TestRecord, VmRecord},
-    replicators::Order,
+    replicators::{self, Duty, Order},
     store::StoreError,
 };
 
@@ -61,7 +61,9 @@ impl From<StoreError> for Trouble {
 impl From<FleetError> for Trouble {
     fn from(error: FleetError) -> Self {
         match &error {
+            FleetError::Ambiguous { .. } => Self::give_up(error.to_string()),
             FleetError::Unreachable { .. }
+            | FleetError::NamedUnreachable { .. }
             | FleetError::NoAnswer { .. }
             | FleetError::InFlight { .. }
             | FleetError::Closing => Self::TryAgain {
@@ -173,7 +175,9 @@ impl Engine {
             }
         };
         let body = command::Body::ListPoints(list_points(chain));
-        let outcome = self.command(place, "list-points", &site, body, SHORT).await?;
+        let outcome = self
+            .command_vault(place, "list-points", (&site, body), SHORT)
+            .await?;
         let Outcome::PointsListed(listed) = outcome else {
             return Err(unexpected(&outcome));
         };
@@ -184,16 +188,48 @@ impl Engine {
         ))
     }
 
+    /// Orders something of the replicator that has the vault of a site.
+    async fn command_vault(
+        &self,
+        place: Place<'_>,
+        part: &str,
+        (site, body): (&str, command::Body),
+        deadline: Duration,
+    ) -> Result<Outcome, Trouble> {
+        self.command(place, part, (site, Duty::Vault, body), deadline)
+            .await
+    }
+
+    /// Orders something of the replicator of the source of a VM.
+    async fn command_source(
+        &self,
+        place: Place<'_>,
+        part: &str,
+        declared: &ProtectedVm,
+        body: command::Body,
+    ) -> Result<Outcome, Trouble> {
+        let site = declared.source().site.as_str();
+        let duty = Duty::Source(self.source_replicator(place, declared)?);
+        self.command(place, part, (site, duty, body), SHORT).await
+    }
+
+    /// Whose VM it is, or would be if all replicators are now as they will be: absent while several could be meant.
+    fn source_replicator(&self, place: Place<'_>, declared: &ProtectedVm) -> Result<Option<String>, Trouble> {
+        let vm = self.vm(place.job)?;
+        let view = self.replicators.reports().borrow().clone();
+        Ok(replicators::source_replicator(&view, declared, &vm))
+    }
+
     async fn command(
         &self,
         place: Place<'_>,
         part: &str,
-        site: &str,
-        body: command::Body,
+        (site, duty, body): (&str, Duty, command::Body),
         deadline: Duration,
     ) -> Result<Outcome, Trouble> {
         let order = Order {
             site: site.to_owned(),
+            duty,
             id: place.command_id(part),
             body,
             deadline,

@@ -9,7 +9,7 @@ use crate::{
     fleet::FleetView,
     machine,
     records::{EventRecord, Severity, VmRecord, transact},
-    replicators,
+    replicators::{self, Duty},
     store::{Store, StoreError},
 };
 
@@ -22,6 +22,7 @@ pub(super) fn to_source(view: &FleetView, vm: &VmRecord, declared: &ProtectedVm)
     owed.then(|| Owed {
         listener: Listener::Source(vm.name.clone()),
         site: site.to_owned(),
+        duty: Duty::Source(Some(replicator.register.name.clone())),
         body: Body::SetDisks(v1::SetDisks {
             chain: vm.chain.as_bytes().to_vec().into(),
             machine: Some(machine),

@@ -14,7 +14,7 @@ use crate::{
     fleet::FleetView,
     groups, machine,
     records::{self, VmRecord},
-    replicators::{self, Order, Replicators},
+    replicators::{self, Duty, Order, Replicators},
     store::{Store, StoreError},
 };
 
@@ -40,14 +40,14 @@ pub(super) enum Listener {
 pub(super) struct Owed {
     pub(super) listener: Listener,
     pub(super) site: String,
+    pub(super) duty: Duty,
     pub(super) body: Body,
 }
 
 /// Everything that replicators which are there are yet to be told.
 pub(super) fn owed(store: &dyn Store, view: &FleetView) -> Result<Vec<Owed>, StoreError> {
     let mut owed = Vec::new();
-    let all = records::declared(store)?;
-    let groups = groups::by_member(&all);
+    let mut memberships = groups::memberships(store, view)?;
     for vm in records::list::<VmRecord>(store)? {
         let Some(declared) = records::declared_vm(store, &vm.name)? else {
             continue;
@@ -57,9 +57,7 @@ pub(super) fn owed(store: &dyn Store, view: &FleetView) -> Result<Vec<Owed>, Sto
             owed.extend(to_target(view, &vm, &declared, &policy));
             let site = records::declared_site(store, &declared.source().site)?;
             let link = site.as_ref().and_then(|site| site.link(&declared.target().site));
-            let membership = groups
-                .get(declared.name())
-                .map(|group| groups::membership(group, &declared));
+            let membership = memberships.remove(declared.name());
             let wanted = (machine::policy_to_wire(&policy, link), membership);
             owed.extend(to_source(view, &vm, &declared, wanted));
         }
@@ -79,6 +77,7 @@ fn to_target(
     (replicator.up && status.retention != retention).then(|| Owed {
         listener: Listener::Target(vm.name.clone()),
         site: site.to_owned(),
+        duty: Duty::Vault,
         body: Body::SetRetention(v1::SetRetention {
             chain: vm.chain.as_bytes().to_vec().into(),
             retention,
@@ -98,6 +97,7 @@ fn to_source(
     (replicator.up && (status.policy != policy || status.membership != membership)).then(|| Owed {
         listener: Listener::Source(vm.name.clone()),
         site: site.to_owned(),
+        duty: Duty::Source(Some(replicator.register.name.clone())),
         body: Body::SetReplication(v1::SetReplication {
             chain: vm.chain.as_bytes().to_vec().into(),
             policy,
@@ -166,6 +166,7 @@ impl Teller {
         let of_disks = matches!(owed.body, Body::SetDisks(_));
         let order = Order {
             site: owed.site.clone(),
+            duty: owed.duty,
             id: format!("declared-{}", Uuid::now_v7()),
             body: owed.body,
             deadline: DEADLINE,

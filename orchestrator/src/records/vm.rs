@@ -33,6 +33,10 @@ pub struct VmRecord {
     pub volumes: Vec<VolumeRecord>,
     /// What the target granted to the source.
     pub tenure: Option<Tenure>,
+    /// The name of the source site's replicator that was chosen for it; absent before, and where the site had but one when that was not
+    /// written down yet.
+    #[serde(default)]
+    pub source_replicator: Option<String>,
     /// Whether the vault was ever seen to hold a point.
     pub points: PointsSeen,
     /// The job that was planned last for its protection or failover.
@@ -188,6 +192,7 @@ impl VmRecord {
             checks: Vec::new(),
             volumes: Vec::new(),
             tenure: None,
+            source_replicator: None,
             points: PointsSeen::None,
             latest_job: job,
             tests: 0,

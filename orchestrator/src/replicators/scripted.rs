@@ -13,7 +13,7 @@ use tokio::sync::watch;
 pub(crate) use manifest::MANIFEST;
 pub(crate) use world::{World, now};
 
-use super::{Commanding, Order, Replicators};
+use super::{Commanding, Duty, Order, Replicators};
 use crate::fleet::{FleetError, FleetView, ReplicatorView};
 
 /// The two sites of all tests.
@@ -101,6 +101,8 @@ impl Scripted {
                 Vec::new().into()
             },
             sent_at: Some(now()),
+            captures: Some(!has_vault),
+            site_endpoint: String::new(),
         }
     }
 
@@ -161,8 +163,9 @@ impl Replicators for Scripted {
                     waited: order.deadline,
                 });
             }
-            // Whoever asks the wrong site gets no answer.
+            // Whoever asks the wrong site, or another of its replicators, gets no answer.
             assert_eq!(order.site, site_of(&order.body), "{:?}", order.body);
+            assert!(is_meant(&order.duty, site_of(&order.body)), "{order:?}");
             let answer = self.carry_out(&order.id, &order.body);
             answer.ok_or(FleetError::NoAnswer {
                 site: order.site,
@@ -174,6 +177,13 @@ impl Replicators for Scripted {
 
     fn reports(&self) -> watch::Receiver<Arc<FleetView>> {
         self.views.subscribe()
+    }
+}
+
+fn is_meant(duty: &Duty, site: &str) -> bool {
+    match duty {
+        Duty::Vault => site == "west",
+        Duty::Source(name) => site == "east" && name.as_ref().is_none_or(|name| name == "east-1"),
     }
 }
 

@@ -186,7 +186,7 @@ fn check_claims(all: &DeclarationSet, vm: &ProtectedVm) -> Option<Refusal> {
     let site = &vm.source().site;
     let others = || {
         let others = all.vms();
-        others.filter(|other| other.name() != vm.name() && other.source().site == *site)
+        others.filter(|other| other.name() != vm.name() && may_be_of_one_host(vm, other))
     };
     if let Some(monitor) = &vm.source().watchdog_monitor
         && let Some(other) = others().find(|other| has_monitor(other, monitor))
@@ -221,6 +221,13 @@ fn check_claims(all: &DeclarationSet, vm: &ProtectedVm) -> Option<Refusal> {
             })
         }),
     }
+}
+
+/// Paths of two replicators of a site may be of two hosts.
+fn may_be_of_one_host(vm: &ProtectedVm, other: &ProtectedVm) -> bool {
+    let (one, another) = (vm.source(), other.source());
+    let named = one.replicator.as_ref().zip(another.replicator.as_ref());
+    one.site == another.site && named.is_none_or(|(one, another)| one == another)
 }
 
 fn has_monitor(vm: &ProtectedVm, monitor: &MonitorPath) -> bool {

@@ -16,6 +16,9 @@ use super::{
 pub struct Source {
     /// Its site.
     pub site: Name,
+    /// The one of the site's replicators that reaches it; left out where only one captures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicator: Option<Name>,
     /// What of it the site's replicator uses.
     #[serde(flatten)]
     pub place: SourcePlace,
@@ -61,7 +64,10 @@ impl Source {
             (SourcePlace::Monitor(_), SourcePlace::Disks(_))
             | (SourcePlace::Disks(_), SourcePlace::Monitor(_)) => false,
         };
-        same_place && self.site == other.site && self.guest_agent == other.guest_agent
+        same_place
+            && self.site == other.site
+            && self.replicator == other.replicator
+            && self.guest_agent == other.guest_agent
     }
 
     /// The disks without a hypervisor; none of a VM that runs.
@@ -81,10 +87,18 @@ impl Source {
     ) -> Option<Self> {
         let fields = Fields::open(
             source,
-            &["site", "monitor", "disks", "guestAgent", "watchdogMonitor"],
+            &[
+                "site",
+                "replicator",
+                "monitor",
+                "disks",
+                "guestAgent",
+                "watchdogMonitor",
+            ],
             problems,
         )?;
         let site = fields.required("site", problems, Cursor::parsed);
+        let replicator = fields.optional("replicator", problems, Cursor::parsed);
         let disks = fields.optional("disks", problems, |disks, problems| {
             read_disks(disks, machine?, problems)
         });
@@ -126,6 +140,7 @@ impl Source {
         }
         Some(Self {
             site: site?,
+            replicator: replicator?,
             place,
             guest_agent,
             watchdog_monitor,

@@ -43,6 +43,7 @@ fn a_declaration_is_what_its_document_says() {
         (500, false)
     );
     let vm = all.vm(&name("shop-db")).unwrap();
+    assert_eq!(vm.source().replicator, Some(name("east-2")));
     let watchdog = vm.source().watchdog_monitor.as_ref().unwrap();
     assert_eq!(watchdog.to_string(), "/run/vms/shop-db.watch");
     let machine = vm.machine();

@@ -1,6 +1,7 @@
 //! The registry of replicators without a network: places, waiters and results.
 
-use super::*;
+use super::{super::addressee::Found, *};
+use crate::replicators::Duty;
 
 fn register(name: &str, site: &str, instance: &str) -> v1::Register {
     v1::Register {
@@ -29,6 +30,10 @@ fn arrival(registry: &mut Registry, instance: &str) -> Arrival {
 const ENABLE: v1::command::Body = v1::command::Body::EnableSource(v1::EnableSource {
     chain: tonic::codegen::Bytes::new(),
 });
+
+fn anyone_in_the_east() -> Addressee {
+    addressed("east", Duty::Source(None))
+}
 
 fn enabled(id: &str) -> v1::CommandResult {
     v1::CommandResult {
@@ -60,26 +65,78 @@ fn a_replaced_session_is_told_to_end_and_changes_nothing_any_more() {
     let view = registry.view();
     let replicator = view.replicators.get("r").unwrap();
     assert!(replicator.up && replicator.report.is_none());
-    assert_eq!(registry.sessions().get("east").unwrap().number, second.number);
+    assert_eq!(registry.sessions().get("r").unwrap().number, second.number);
 }
 
 #[test]
-fn a_site_has_one_replicator_and_a_name_one_site() {
+fn a_site_has_several_replicators_but_one_vault_and_a_name_one_site() {
     let mut registry = Registry::default();
     let (first, _) = attach(&mut registry, "r", "east", "a").unwrap();
-    assert!(matches!(
-        attach(&mut registry, "other", "east", "b"),
-        Err(AttachRefused::SiteTaken { holder, .. }) if holder == "r"
-    ));
+    let (other, _) = attach(&mut registry, "other", "east", "b").unwrap();
+    assert!(!first.ended.is_cancelled());
     assert!(matches!(
         attach(&mut registry, "r", "west", "b"),
         Err(AttachRefused::NameElsewhere { site, .. }) if site == "east"
     ));
-    registry.detach(&first);
-    attach(&mut registry, "other", "east", "b").unwrap();
+    let with_vault = |name: &str| v1::Register {
+        replication_endpoint: "http://10.0.0.2:7201".to_owned(),
+        ..register(name, "east", "a")
+    };
+    let mut keep = |name| {
+        let (outbound, _) = mpsc::channel(1);
+        registry.attach(with_vault(name), outbound, CancellationToken::new(), WallTime(1))
+    };
+    let (vault, _) = keep("vault").unwrap();
+    keep("vault").unwrap();
+    assert!(matches!(
+        keep("another"),
+        Err(AttachRefused::VaultTaken { holder, .. }) if holder == "vault"
+    ));
+    registry.detach(&other);
+    registry.report(&first, v1::Report::default(), WallTime(9));
     let view = registry.view();
-    assert_eq!(view.replicators.len(), 2);
-    assert_eq!(view.of_site("east").unwrap().register.name, "other");
+    assert_eq!(view.replicators.len(), 3);
+    assert!(view.replicators["r"].up && view.replicators["vault"].up && !view.replicators["other"].up);
+    assert!(vault.ended.is_cancelled());
+}
+
+fn addressed(site: &str, duty: Duty) -> Addressee {
+    Addressee {
+        site: site.to_owned(),
+        duty,
+    }
+}
+
+#[test]
+fn a_command_is_for_the_one_that_is_named_or_for_the_only_one_that_can_do_it() {
+    let mut registry = Registry::default();
+    let mut add = |name: &str, captures: Option<bool>, endpoint: &str| {
+        let register = v1::Register {
+            captures,
+            replication_endpoint: endpoint.to_owned(),
+            ..register(name, "east", "a")
+        };
+        let (outbound, _) = mpsc::channel(1);
+        registry
+            .attach(register, outbound, CancellationToken::new(), WallTime(1))
+            .unwrap();
+        registry.sessions()
+    };
+    let found = |sessions: &Sessions, duty: Duty| match addressed("east", duty).among(sessions) {
+        Found::None => Vec::new(),
+        Found::One(session) => vec![session.name.clone()],
+        Found::Several(names) => names,
+    };
+    let sessions = add("vault", Some(false), "http://10.0.0.2:7201");
+    assert_eq!(found(&sessions, Duty::Source(None)), [""; 0]);
+    let sessions = add("e1", Some(true), "");
+    assert_eq!(found(&sessions, Duty::Source(None)), ["e1"]);
+    // One of an older version does not say what it can.
+    let sessions = add("e2", None, "");
+    assert_eq!(found(&sessions, Duty::Source(None)), ["e1", "e2"]);
+    assert_eq!(found(&sessions, Duty::Source(Some("e2".to_owned()))), ["e2"]);
+    assert_eq!(found(&sessions, Duty::Source(Some("e3".to_owned()))), [""; 0]);
+    assert_eq!(found(&sessions, Duty::Vault), ["vault"]);
 }
 
 #[test]
@@ -101,7 +158,7 @@ fn a_result_reaches_only_who_waits_for_it_at_its_site() {
     let mut registry = Registry::default();
     let (east, _) = attach(&mut registry, "e", "east", "a").unwrap();
     let (west, _) = attach(&mut registry, "w", "west", "a").unwrap();
-    let (_, mut answer) = registry.expect("east", "job/1", &ENABLE).unwrap();
+    let (_, mut answer) = registry.expect(anyone_in_the_east(), "job/1", &ENABLE).unwrap();
     let now = WallTime(2);
     assert_eq!(registry.answer(&west, enabled("job/1"), now), Delivery::Ignored);
     assert_eq!(registry.answer(&east, enabled("job/2"), now), Delivery::Ignored);
@@ -114,15 +171,15 @@ fn a_result_reaches_only_who_waits_for_it_at_its_site() {
 #[test]
 fn a_waiter_that_goes_leaves_a_later_one_of_the_same_identifier_alone() {
     let mut registry = Registry::default();
-    let (first, _answer) = registry.expect("east", "job/1", &ENABLE).unwrap();
+    let (first, _answer) = registry.expect(anyone_in_the_east(), "job/1", &ENABLE).unwrap();
     assert!(matches!(
-        registry.expect("east", "job/1", &ENABLE),
+        registry.expect(anyone_in_the_east(), "job/1", &ENABLE),
         Err(FleetError::InFlight { .. })
     ));
     registry.forget("job/1", first);
-    let (second, _answer) = registry.expect("east", "job/1", &ENABLE).unwrap();
+    let (second, _answer) = registry.expect(anyone_in_the_east(), "job/1", &ENABLE).unwrap();
     registry.forget("job/1", first);
-    assert!(registry.expect("east", "job/1", &ENABLE).is_err());
+    assert!(registry.expect(anyone_in_the_east(), "job/1", &ENABLE).is_err());
     registry.forget("job/1", second);
-    assert!(registry.expect("east", "job/1", &ENABLE).is_ok());
+    assert!(registry.expect(anyone_in_the_east(), "job/1", &ENABLE).is_ok());
 }

@@ -229,7 +229,7 @@ async fn what_is_no_answer_to_the_command_fails_it_and_ends_the_stream() {
             chain: vec![1; 16].into(),
             holder: vec![2; 16].into(),
         });
-        let asked = served.fleet.command("east", "job/1".to_owned(), fence, LONG);
+        let asked = served.fleet.command(EAST, "job/1".to_owned(), fence, LONG);
         let (answered, ()) = tokio::join!(asked, async {
             let command = east.command().await;
             east.answer(&command.id, outcome).await;
@@ -259,10 +259,12 @@ async fn a_replicator_that_does_not_read_delays_only_its_own_callers() {
             let (fleet, large) = (served.fleet.clone(), large.clone());
             let id = format!("deaf/{number}");
             let deadline = Duration::from_millis(500);
-            tokio::spawn(async move { fleet.command("east", id, large, deadline).await })
+            tokio::spawn(async move { fleet.command(EAST, id, large, deadline).await })
         })
         .collect();
-    let asked = served.fleet.command("west", "job/1".to_owned(), enable(), LONG);
+    let asked = served
+        .fleet
+        .command(("west", Duty::Vault), "job/1".to_owned(), enable(), LONG);
     let (outcome, ()) = tokio::join!(asked, async {
         let command = west.command().await;
         west.answer(&command.id, enabled()).await;

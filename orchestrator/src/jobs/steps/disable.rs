@@ -27,7 +27,10 @@ impl Engine {
             chain: vm.chain.as_bytes().to_vec().into(),
         });
         let site = declared.target().site.as_str();
-        match self.command(place, "forget-seeds", site, body, SHORT).await {
+        match self
+            .command_vault(place, "forget-seeds", (site, body), SHORT)
+            .await
+        {
             Ok(Outcome::SeedsForgotten(_)) => Ok(""),
             Ok(other) => Err(unexpected(&other)),
             Err(Trouble::TryAgain { reason, .. } | Trouble::GiveUp { reason, .. }) => {
@@ -53,8 +56,7 @@ impl Engine {
         let body = command::Body::RemoveSource(v1::RemoveSource {
             chain: vm.chain.as_bytes().to_vec().into(),
         });
-        let site = declared.source().site.as_str();
-        let outcome = self.command(place, part, site, body, SHORT).await?;
+        let outcome = self.command_source(place, part, &declared, body).await?;
         let Outcome::SourceRemoved(_) = outcome else {
             return Err(unexpected(&outcome));
         };

@@ -63,8 +63,7 @@ impl Engine {
             disk_paths: machine::disk_paths(declared),
             watchdog_monitor: groups::watchdog_monitor(declared),
         });
-        let site = declared.source().site.as_str();
-        let outcome = self.command(place, "check-source", site, body, SHORT).await?;
+        let outcome = self.command_source(place, "check-source", declared, body).await?;
         let Outcome::SourceChecked(checked) = outcome else {
             return Err(unexpected(&outcome));
         };
@@ -84,7 +83,9 @@ impl Engine {
             seeds: machine::seeds(declared),
         });
         let site = declared.target().site.as_str();
-        let outcome = self.command(place, "check-target", site, body, SHORT).await?;
+        let outcome = self
+            .command_vault(place, "check-target", (site, body), SHORT)
+            .await?;
         let Outcome::TargetChecked(checked) = outcome else {
             return Err(unexpected(&outcome));
         };
@@ -111,7 +112,8 @@ impl Engine {
         let declared = self.declared(place.job)?;
         let vm = self.vm(place.job)?;
         let tenure = self.prepare_target(place, &declared, &vm).await?;
-        self.grant(place, tenure).await?;
+        let chosen = self.choose_source_replicator(place, &declared)?;
+        self.grant(place, (tenure, chosen)).await?;
         self.install_source(place, &declared, &vm, tenure).await?;
         Ok(Achieved::nothing_to_keep(format!(
             "epoch {}",
@@ -133,7 +135,9 @@ impl Engine {
             seeds: machine::seeds(declared),
         });
         let site = declared.target().site.as_str();
-        let outcome = self.command(place, "prepare-target", site, body, SHORT).await?;
+        let outcome = self
+            .command_vault(place, "prepare-target", (site, body), SHORT)
+            .await?;
         let Outcome::TargetPrepared(prepared) = outcome else {
             return Err(unexpected(&outcome));
         };
@@ -143,11 +147,27 @@ impl Engine {
         Ok(Tenure { incarnation, epoch })
     }
 
+    /// From now on it stays the one, whoever else attaches at the site.
+    fn choose_source_replicator(
+        &self,
+        place: Place<'_>,
+        declared: &ProtectedVm,
+    ) -> Result<Option<String>, Trouble> {
+        let meant = self.source_replicator(place, declared)?;
+        let view = self.replicators.reports().borrow().clone();
+        Ok(meant.or_else(|| replicators::only_capturing(&view, declared.source().site.as_str())))
+    }
+
     /// The grant is written down before the source learns of it.
-    async fn grant(&self, place: Place<'_>, tenure: Tenure) -> Result<(), Trouble> {
+    async fn grant(&self, place: Place<'_>, granted: (Tenure, Option<String>)) -> Result<(), Trouble> {
         let now = self.clock.now();
+        let (tenure, source_replicator) = granted;
+        let facts = Facts::Granted {
+            tenure,
+            source_replicator,
+        };
         let granted = transact(&*self.store, |work| {
-            bookkeeping::take_in(work, place.job, &Facts::Granted(tenure), now)
+            bookkeeping::take_in(work, place.job, &facts, now)
         })
         .await;
         match granted {
@@ -191,10 +211,11 @@ impl Engine {
             policy: Some(machine::policy_to_wire(&policy, link)),
             volumes: machine::volumes_to_wire(&vm.volumes),
             guest_agent: machine::guest_agent(declared),
-            membership: groups::membership_of(&records::declared(&*self.store)?, declared),
+            membership: groups::memberships(&*self.store, &view)?.remove(declared.name()),
         });
-        let site = declared.source().site.as_str();
-        let outcome = self.command(place, "install-source", site, body, SHORT).await?;
+        let outcome = self
+            .command_source(place, "install-source", declared, body)
+            .await?;
         let Outcome::SourceInstalled(_) = outcome else {
             return Err(unexpected(&outcome));
         };
@@ -207,8 +228,9 @@ impl Engine {
         let body = command::Body::EnableSource(v1::EnableSource {
             chain: vm.chain.as_bytes().to_vec().into(),
         });
-        let site = declared.source().site.as_str();
-        let outcome = self.command(place, "enable-source", site, body, SHORT).await?;
+        let outcome = self
+            .command_source(place, "enable-source", &declared, body)
+            .await?;
         let Outcome::SourceEnabled(_) = outcome else {
             return Err(unexpected(&outcome));
         };

@@ -16,7 +16,7 @@ impl Engine {
             chain: vm.chain.as_bytes().to_vec().into(),
             holder: recovery.holder.as_bytes().to_vec().into(),
         });
-        let outcome = self.command(place, "fence", &site, body, SHORT).await?;
+        let outcome = self.command_vault(place, "fence", (&site, body), SHORT).await?;
         let Outcome::FenceRaised(raised) = outcome else {
             return Err(unexpected(&outcome));
         };
@@ -44,7 +44,9 @@ impl Engine {
             network: Some(network),
         });
         let site = declared.target().site.as_str();
-        let outcome = self.command(place, "start-recovery", site, body, LONG).await?;
+        let outcome = self
+            .command_vault(place, "start-recovery", (site, body), LONG)
+            .await?;
         let Outcome::RecoveryStarted(started) = outcome else {
             return Err(unexpected(&outcome));
         };

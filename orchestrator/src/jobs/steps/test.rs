@@ -21,7 +21,7 @@ impl Engine {
             network: Some(Network::Bubble(test.name.clone())),
         });
         let outcome = self
-            .command(place, "start-recovery", &test.site, body, LONG)
+            .command_vault(place, "start-recovery", (&test.site, body), LONG)
             .await?;
         let Outcome::RecoveryStarted(started) = outcome else {
             return Err(unexpected(&outcome));
@@ -79,7 +79,7 @@ impl Engine {
         let body = command::Body::DiscardRecovery(v1::DiscardRecovery {
             recovery_id: test.name.clone(),
         });
-        let outcome = self.command(place, part, &test.site, body, LONG).await?;
+        let outcome = self.command_vault(place, part, (&test.site, body), LONG).await?;
         let Outcome::RecoveryDiscarded(discarded) = outcome else {
             return Err(unexpected(&outcome));
         };

@@ -12,6 +12,7 @@ fn membership(members: &[&str]) -> Membership {
         members: members.iter().map(|member| (*member).to_owned()).collect(),
         hold_limit: Duration::from_secs(1),
         watchdog_monitor: None,
+        leader: None,
     }
 }
 

@@ -298,6 +298,20 @@ fn a_member_is_of_one_group_and_stays_fit_for_it_and_declared() {
 }
 
 #[test]
+fn a_path_belongs_to_one_vm_of_a_replicator_and_hosts_of_two_may_have_the_same() {
+    let at =
+        |name: &str, replicator: &str| vm(name, "gold", &format!("/run/vm.qmp{replicator}"), "site: west");
+    let refused = |one: &str, other: &str| {
+        let mut applied = sites_and_policies();
+        applied.extend([at("a", one), at("b", other)]);
+        refusals(&[], &applied).len()
+    };
+    assert_eq!(refused(", replicator: e1", ", replicator: e2"), 0);
+    assert_eq!(refused(", replicator: e1", ", replicator: e1"), 2);
+    assert_eq!(refused(", replicator: e1", ""), 2);
+}
+
+#[test]
 fn a_second_monitor_belongs_to_one_vm() {
     let mut applied = sites_and_policies();
     applied.extend([

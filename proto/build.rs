@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "farshore/v1/orchestrator.proto",
             "farshore/v1/fleet.proto",
             "farshore/v1/replication.proto",
+            "farshore/v1/site.proto",
         ],
         ["."],
     )?;

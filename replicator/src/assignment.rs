@@ -131,6 +131,15 @@ pub(crate) struct GroupLeader {
 }
 
 impl Membership {
+    /// Whether nothing but where the members meet tells it from `other`.
+    pub(crate) fn is_same_but_led(&self, other: &Self) -> bool {
+        let led_as_other = Self {
+            leader: other.leader.clone(),
+            ..self.clone()
+        };
+        led_as_other == *other
+    }
+
     /// Whether there is anybody to take an instant with.
     pub(crate) fn has_others(&self) -> bool {
         self.members.len() > 1

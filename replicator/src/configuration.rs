@@ -41,6 +41,12 @@ pub struct ReplicatorConfiguration {
     /// Where captures keep what the guest overwrites meanwhile: with it, it can be a source.
     #[serde(default)]
     pub scratch_directory: Option<PathBuf>,
+    /// Where it listens for the other replicators of its site, whose VMs are in consistency groups with VMs of its own.
+    #[serde(default)]
+    pub site_listen: Option<SocketAddr>,
+    /// What they dial to reach it, like `http://10.0.0.1:7301`; by default the listening address.
+    #[serde(default)]
+    pub site_advertise: Option<String>,
     /// Where recovered VMs keep their overlays: with a vault, it can recover.
     #[serde(default)]
     pub recovery_directory: Option<PathBuf>,
@@ -155,6 +161,14 @@ impl ReplicatorConfiguration {
         if self.vault_upkeep.is_some() && self.vault_directory.is_none() {
             return Err("vaultUpkeep needs a vaultDirectory to keep up".to_owned());
         }
+        if self.site_listen.is_some() && self.scratch_directory.is_none() {
+            return Err(
+                "siteListen needs a scratchDirectory: only sources are in consistency groups".to_owned(),
+            );
+        }
+        if self.site_advertise.is_some() && self.site_listen.is_none() {
+            return Err("siteAdvertise needs a siteListen that is reached by it".to_owned());
+        }
         if let Some(plain) = self.first_plain_address().filter(|_| !self.insecure) {
             return Err(format!(
                 "`{plain}` is beyond loopback and traffic is not encrypted: say `insecure: true` if that is \
@@ -165,12 +179,16 @@ impl ReplicatorConfiguration {
     }
 
     fn first_plain_address(&self) -> Option<String> {
-        let listens = [self.replication_listen, Some(self.http_listen)];
+        let listens = [self.replication_listen, self.site_listen, Some(self.http_listen)];
         let beyond = listens
             .into_iter()
             .flatten()
             .find(|address| !address.ip().is_loopback());
-        let dialled = [Some(&self.orchestrator), self.advertise.as_ref()];
+        let dialled = [
+            Some(&self.orchestrator),
+            self.advertise.as_ref(),
+            self.site_advertise.as_ref(),
+        ];
         beyond.map(|address| address.to_string()).or_else(|| {
             dialled
                 .into_iter()
@@ -225,6 +243,23 @@ mod tests {
         assert!(refusal(&text).contains("go together"));
         let text = format!("{SOURCE}orchestrator: http://127.0.0.1:1\nvaultUpkeep: {{scrubRate: 8MiB}}\n");
         assert!(refusal(&text).contains("vaultUpkeep needs"));
+    }
+
+    #[test]
+    fn only_a_source_meets_the_others_of_its_site() {
+        let text = format!("{SOURCE}orchestrator: http://127.0.0.1:1\n");
+        let with = |more: &str| refusal(&format!("{text}{more}"));
+        assert!(with("siteListen: 10.0.0.1:7301\n").contains("beyond loopback"));
+        assert!(with("siteAdvertise: http://127.0.0.1:1\n").contains("needs a siteListen"));
+        assert!(
+            with("siteListen: 127.0.0.1:0\nsiteAdvertise: http://10.0.0.1:7301\n")
+                .contains("beyond loopback")
+        );
+        let target = text.replace(
+            "scratchDirectory: /x",
+            "vaultDirectory: /v\nreplicationListen: 127.0.0.1:0",
+        );
+        assert!(refusal(&format!("{target}siteListen: 127.0.0.1:0\n")).contains("only sources"));
     }
 
     #[test]

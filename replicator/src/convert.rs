@@ -29,7 +29,7 @@ pub(crate) enum Malformed {
     Frame(#[from] FrameError),
 }
 
-fn refused(field: &'static str, why: impl ToString) -> Malformed {
+pub(crate) fn refused(field: &'static str, why: impl ToString) -> Malformed {
     Malformed::Refused {
         field,
         why: why.to_string(),

@@ -33,6 +33,8 @@ pub(crate) struct Member {
     pub(crate) orchestrator: String,
     /// What sources dial; empty without a vault.
     pub(crate) replication_endpoint: String,
+    /// What the other replicators of the site dial; empty if they cannot.
+    pub(crate) site_endpoint: String,
     pub(crate) sources: Option<Sources>,
     pub(crate) targets: Option<Targets>,
     pub(crate) recovery: Option<Recovery>,
@@ -160,6 +162,6 @@ fn register(member: &Member) -> v1::Register {
             .unwrap_or_default(),
         sent_at: Some(convert::time_out(WallTime::now())),
         captures: Some(member.sources.is_some()),
-        site_endpoint: String::new(),
+        site_endpoint: member.site_endpoint.clone(),
     }
 }

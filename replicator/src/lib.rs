@@ -33,6 +33,7 @@ pub use configuration::{BytesPerSecond, ConfigurationError, ReplicatorConfigurat
 use fleet::Member;
 use metrics::Metrics;
 use recovery::Recovery;
+use source::{Groups, Own, serve_gathering};
 use sources::Sources;
 use target::{ReplicationService, Targets, Upkeep};
 
@@ -69,31 +70,26 @@ pub async fn run(
     let keeping = recovery
         .clone()
         .map(|recovery| tokio::spawn(recovery.go_on_keeping_exports(stop.clone())));
-    let sources = open_sources(&configuration, executable, &metrics).await?;
-    let (replication, address) = match (&targets, configuration.replication_listen) {
-        (Some(targets), Some(listen)) => {
-            let listener = TcpListener::bind(listen)
-                .await
-                .with_context(|| format!("cannot listen on {listen}"))?;
-            let address = listener.local_addr()?;
-            let serving = tokio::spawn(serve(listener, targets.clone(), stop.clone()));
-            (Some(serving), Some(address))
-        }
-        _ => (None, None),
-    };
+    let groups = groups_of(&configuration);
+    let (gathering, site_address) = listen(configuration.site_listen).await?.unzip();
+    let gathering =
+        gathering.map(|listener| tokio::spawn(serve_gathering(listener, groups.clone(), stop.clone())));
+    let sources = open_sources(&configuration, (executable, groups), &metrics).await?;
+    let (replication, address) = listen(configuration.replication_listen).await?.unzip();
+    let replication = replication
+        .zip(targets.clone())
+        .map(|(listener, targets)| tokio::spawn(serve(listener, targets, stop.clone())));
     let fencing = targets
         .clone()
         .map(|targets| tokio::spawn(target::answer_fence_requests(targets, stop.clone())));
     let upkeep = start_upkeep(&configuration, targets.as_ref(), &metrics)?;
-    let advertised = configuration.advertise.clone();
     let member = Member {
         name: configuration.name.clone(),
         site: configuration.site.clone(),
         instance: uuid::Uuid::now_v7().to_string(),
         orchestrator: configuration.orchestrator.clone(),
-        replication_endpoint: advertised
-            .or_else(|| address.map(|address| format!("http://{address}")))
-            .unwrap_or_default(),
+        replication_endpoint: dialled(configuration.advertise.as_ref(), address),
+        site_endpoint: dialled(configuration.site_advertise.as_ref(), site_address),
         sources: sources.clone(),
         targets,
         recovery,
@@ -117,11 +113,37 @@ pub async fn run(
     if let Some(replication) = replication {
         replication.await??;
     }
+    if let Some(gathering) = gathering {
+        gathering.await??;
+    }
     for task in [fencing, keeping].into_iter().flatten() {
         task.await?;
     }
     scraped.await??;
     Ok(())
+}
+
+async fn listen(address: Option<SocketAddr>) -> anyhow::Result<Option<(TcpListener, SocketAddr)>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    Ok(Some((listener, address)))
+}
+
+/// What others dial to reach what listens at `address`; empty if nothing does.
+fn dialled(advertised: Option<&String>, address: Option<SocketAddr>) -> String {
+    let listening = || address.map(|address| format!("http://{address}"));
+    advertised.cloned().or_else(listening).unwrap_or_default()
+}
+
+fn groups_of(configuration: &ReplicatorConfiguration) -> Groups {
+    let own = Own {
+        name: configuration.name.clone(),
+        site: configuration.site.clone(),
+    };
+    Groups::new(own, configuration.plaintext())
 }
 
 fn start_upkeep(
@@ -156,7 +178,7 @@ fn open_targets(configuration: &ReplicatorConfiguration) -> anyhow::Result<Optio
 
 async fn open_sources(
     configuration: &ReplicatorConfiguration,
-    executable: PathBuf,
+    (executable, groups): (PathBuf, Groups),
     metrics: &Metrics,
 ) -> anyhow::Result<Option<Sources>> {
     let Some(scratch) = &configuration.scratch_directory else {
@@ -164,7 +186,8 @@ async fn open_sources(
     };
     let places = (scratch.clone(), executable);
     let state = &configuration.state_directory;
-    let sources = Sources::open(state, places, configuration.plaintext(), metrics.clone()).await?;
+    let plaintext = configuration.plaintext();
+    let sources = Sources::open(state, places, (plaintext, groups), metrics.clone()).await?;
     Ok(Some(sources))
 }
 

@@ -27,7 +27,7 @@ pub(crate) use application::ApplicationPoints;
 pub(crate) use audit::{Audit, AuditFiles};
 pub(crate) use delivery::chain;
 pub(crate) use engine::{Ended, Engine};
-pub(crate) use gathering::Groups;
+pub(crate) use gathering::{Groups, Own, serve as serve_gathering};
 pub(crate) use link_limit::{LimitedHours, LinkLimit};
 pub(crate) use link_pace::LinkPaces;
 pub(crate) use packing::Packers;

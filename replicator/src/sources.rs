@@ -99,7 +99,7 @@ impl Sources {
     pub(crate) async fn open(
         state_directory: &Path,
         (scratch, executable): (PathBuf, PathBuf),
-        plaintext: Plaintext,
+        (plaintext, groups): (Plaintext, Groups),
         metrics: Metrics,
     ) -> Result<Self, SourcesError> {
         let store = assignment::open(state_directory)?;
@@ -112,7 +112,7 @@ impl Sources {
             metrics,
             packers: Packers::new(),
             links: LinkPaces::default(),
-            groups: Groups::default(),
+            groups,
             seats: Arc::new(Mutex::new(BTreeMap::new())),
         };
         let mut seats = sources.seats.lock().await;
@@ -218,7 +218,13 @@ impl Sources {
         if seat.assignment.policy() == policy && seat.assignment.membership == membership {
             return Ok(());
         }
-        let other_group = seat.assignment.membership != membership;
+        let other_group = match (&seat.assignment.membership, &membership) {
+            (Some(before), Some(after)) => !before.is_same_but_led(after),
+            (before, after) => before != after,
+        };
+        if let Some(membership) = &membership {
+            self.groups.led_as(membership);
+        }
         let changed = Assignment {
             membership,
             ..seat.assignment.clone().by(policy)
@@ -228,7 +234,9 @@ impl Sources {
         if let Some(limit) = &seat.assignment.link {
             self.links.by(limit);
         }
-        let goes_on = !other_group && differ_in_their_links_limit(&before, &seat.assignment);
+        let goes_on = !other_group
+            && (before.policy() == seat.assignment.policy()
+                || differ_in_their_links_limit(&before, &seat.assignment));
         if seat.running.is_none() || goes_on {
             return Ok(());
         }

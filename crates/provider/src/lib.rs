@@ -15,7 +15,7 @@ pub use compute::{
 };
 pub use disk_file::{Caching, DiskFile};
 pub use machine::{DiskBus, DiskSpecification, Firmware, MachineSpecification, NicSpecification};
-pub use round::{Accord, InstantId, Participant, convene};
+pub use round::{Accord, InstantId, Participant, Settled, Word, convene, participate};
 pub use source::{
     Capture, CaptureKind, CapturedVolume, Consistency, Outcome, ReplicaState, ScanState, Source, SourceError,
     StateOfBytes, StatedExtent, Tracking, TrackingIdentity,

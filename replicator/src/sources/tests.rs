@@ -6,7 +6,7 @@ use farshore_blocks::{Epoch, HolderNonce};
 use tempfile::TempDir;
 
 use super::*;
-use crate::source::LinkLimit;
+use crate::source::{LinkLimit, Own};
 
 const CHAIN: ChainId = ChainId::from_bytes([3; 16]);
 const FASTER: SourcePolicy = SourcePolicy {
@@ -52,10 +52,14 @@ fn assigned(standing: Standing) -> TempDir {
 async fn open(directory: &TempDir) -> Sources {
     let scratch = directory.path().join("scratch");
     let metrics = Metrics::new().unwrap();
+    let own = Own {
+        name: "east-1".to_owned(),
+        site: "east".to_owned(),
+    };
     Sources::open(
         directory.path(),
         (scratch, PathBuf::from("farshore")),
-        Plaintext::LoopbackOnly,
+        (Plaintext::LoopbackOnly, Groups::new(own, Plaintext::LoopbackOnly)),
         metrics,
     )
     .await

@@ -33,7 +33,8 @@ enum Waited {
 impl<S: Source> Engine<S> {
     /// Replicates until it is stopped or something fails.
     pub(super) async fn cycles(&mut self, lane: &mut Lane) -> Result<(), SessionError> {
-        let seat = self.place.as_ref().map(Place::sit);
+        let mut seat = self.place.as_ref().map(Place::sit);
+        let is_member = seat.is_some();
         loop {
             let began = Instant::now();
             self.show(|state| {
@@ -54,7 +55,7 @@ impl<S: Source> Engine<S> {
             } else {
                 Wants::Nothing
             };
-            let meeting = match &seat {
+            let meeting = match &mut seat {
                 None => None,
                 Some(seat) => match self.meet(lane, seat, wants).await? {
                     Some(meeting) => Some((seat, meeting)),
@@ -77,7 +78,7 @@ impl<S: Source> Engine<S> {
                 if self.audit.is_due(Occasion::Idle) {
                     let before = self.newest();
                     self.audit_idle(lane).await?;
-                    if seat.is_some() && self.newest() > before {
+                    if is_member && self.newest() > before {
                         self.missed_group("it wrote while it was compared with its replica".to_owned());
                     }
                 }

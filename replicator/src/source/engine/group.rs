@@ -21,15 +21,17 @@ impl<S: Source> Engine<S> {
     pub(super) async fn meet(
         &self,
         lane: &mut Lane,
-        seat: &Seat,
+        seat: &mut Seat,
         wants: Wants,
     ) -> Result<Option<Meeting>, SessionError> {
         let wait = self.assignment.interval.clamp(SHORTEST_WAIT, LONGEST_WAIT);
-        tokio::select! {
-            () = lane.stop.cancelled() => Ok(None),
-            meeting = seat.meet(wants, Instant::now() + wait) => Ok(Some(meeting)),
-            body = lane.link.receive() => Err(link::unexpected(&body?, "silence").into()),
-        }
+        let met = tokio::select! {
+            () = lane.stop.cancelled() => None,
+            meeting = seat.meet(wants, Instant::now() + wait) => Some(meeting),
+            body = lane.link.receive() => return Err(link::unexpected(&body?, "silence").into()),
+        };
+        self.show(|state| state.group.newest = seat.newest());
+        Ok(met)
     }
 
     /// One cycle whose instant is that of the whole group, if all goes well.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::*;
+use super::{
+    dialling::{Dial, Dialling},
+    *,
+};
 
 const SOON: Duration = Duration::from_millis(200);
 
@@ -14,6 +17,24 @@ fn membership(members: &[&str]) -> Membership {
         watchdog_monitor: None,
         leader: None,
     }
+}
+
+/// Nobody is elsewhere.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Dial for Nowhere {
+    fn dial<'a>(&'a self, _endpoint: &'a str) -> Dialling<'a> {
+        Box::pin(std::future::ready(Err("nobody answers".to_owned())))
+    }
+}
+
+fn groups() -> Groups {
+    let own = Own {
+        name: "east-1".to_owned(),
+        site: "east".to_owned(),
+    };
+    Groups::dialling_by(own, Nowhere)
 }
 
 fn sit(groups: &Groups, vm: &str, members: &[&str]) -> Seat {
@@ -37,8 +58,8 @@ fn why(meeting: &Meeting) -> &str {
 
 #[tokio::test]
 async fn all_members_take_one_instant_if_any_has_something_to_capture() {
-    let groups = Groups::default();
-    let (a, b) = (sit(&groups, "a", &["a", "b"]), sit(&groups, "b", &["a", "b"]));
+    let groups = groups();
+    let (mut a, mut b) = (sit(&groups, "a", &["a", "b"]), sit(&groups, "b", &["a", "b"]));
     for wants in [[Wants::Instant, Wants::Nothing], [Wants::Nothing, Wants::Instant]] {
         let met = tokio::join!(a.meet(wants[0], far()), b.meet(wants[1], far()));
         let (Meeting::Together(a), Meeting::Together(b)) = met else {
@@ -52,21 +73,21 @@ async fn all_members_take_one_instant_if_any_has_something_to_capture() {
 
 #[tokio::test]
 async fn a_member_that_does_not_replicate_is_not_waited_for_and_named() {
-    let groups = Groups::default();
+    let groups = groups();
     let members = ["a", "b", "c"];
-    let (a, b) = (sit(&groups, "a", &members), sit(&groups, "b", &members));
+    let (mut a, mut b) = (sit(&groups, "a", &members), sit(&groups, "b", &members));
     let met = tokio::join!(a.meet(Wants::Instant, far()), b.meet(Wants::Nothing, far()));
     assert_eq!(
         why(&met.0),
-        "c does not replicate now, or not by the same replicator"
+        "c does not replicate now, or its replicator does not reach where the group gathers"
     );
     assert_eq!(why(&met.1), why(&met.0));
 }
 
 #[tokio::test]
 async fn a_member_that_is_late_is_waited_for_until_the_deadline_and_meets_the_others_the_next_time() {
-    let groups = Groups::default();
-    let (a, b) = (sit(&groups, "a", &["a", "b"]), sit(&groups, "b", &["a", "b"]));
+    let groups = groups();
+    let (mut a, mut b) = (sit(&groups, "a", &["a", "b"]), sit(&groups, "b", &["a", "b"]));
     let alone = a.meet(Wants::Instant, soon()).await;
     assert_eq!(why(&alone), "b is still at its last cycle");
     let met = tokio::join!(b.meet(Wants::Instant, far()), a.meet(Wants::Instant, far()));
@@ -78,19 +99,19 @@ async fn a_member_that_is_late_is_waited_for_until_the_deadline_and_meets_the_ot
 
 #[tokio::test]
 async fn a_member_that_leaves_while_the_others_wait_sets_them_free() {
-    let groups = Groups::default();
-    let (a, b) = (sit(&groups, "a", &["a", "b"]), sit(&groups, "b", &["a", "b"]));
+    let groups = groups();
+    let (mut a, b) = (sit(&groups, "a", &["a", "b"]), sit(&groups, "b", &["a", "b"]));
     let (alone, ()) = tokio::join!(a.meet(Wants::Instant, far()), async { drop(b) });
     assert_eq!(
         why(&alone),
-        "b does not replicate now, or not by the same replicator"
+        "b does not replicate now, or its replicator does not reach where the group gathers"
     );
 }
 
 #[tokio::test]
 async fn who_stopped_waiting_is_not_counted() {
-    let groups = Groups::default();
-    let (a, b) = (sit(&groups, "a", &["a", "b"]), sit(&groups, "b", &["a", "b"]));
+    let groups = groups();
+    let (mut a, mut b) = (sit(&groups, "a", &["a", "b"]), sit(&groups, "b", &["a", "b"]));
     drop(tokio::time::timeout(SOON, b.meet(Wants::Instant, far())).await);
     let alone = a.meet(Wants::Instant, soon()).await;
     assert_eq!(why(&alone), "b is still at its last cycle");
@@ -98,8 +119,8 @@ async fn who_stopped_waiting_is_not_counted() {
 
 #[tokio::test]
 async fn members_who_were_told_different_things_of_the_group_are_alone() {
-    let groups = Groups::default();
-    let (a, b) = (
+    let groups = groups();
+    let (mut a, mut b) = (
         sit(&groups, "a", &["a", "b"]),
         sit(&groups, "b", &["a", "b", "c"]),
     );
@@ -110,7 +131,7 @@ async fn members_who_were_told_different_things_of_the_group_are_alone() {
 
 #[tokio::test]
 async fn the_newest_instant_is_one_that_all_members_have_sealed() {
-    let groups = Groups::default();
+    let groups = groups();
     let (a, b) = (sit(&groups, "a", &["a", "b"]), sit(&groups, "b", &["a", "b"]));
     let instant = |number: u64| GroupInstant {
         id: InstantId(number),

@@ -155,7 +155,7 @@ impl Attached {
         participant: Participant,
     ) -> Result<(Duration, Accord), SourceError> {
         let limit = participant.hold_limit();
-        let met = participant.standing(Instant::now() + limit).await;
+        let met = participant.standing((Instant::now() + limit).into()).await;
         let answers = self
             .hypervisor
             .run_each(&[status_question(), switch, status_question()])
@@ -187,7 +187,7 @@ impl Attached {
             let (held, accord) = self.switch_standing(switch, participant).await?;
             return Ok((held, accord, watchdog));
         }
-        let deadline = stopping + participant.hold_limit();
+        let deadline = (stopping + participant.hold_limit()).into();
         let met = watchdog.while_alive(participant.standing(deadline)).await;
         let order = Order::of(met.is_ok(), watchdog.has_given_us_up());
         let commands = order.commands(switch);

@@ -9,6 +9,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     thread::sleep,
     time::Duration,
@@ -17,7 +18,8 @@ use std::{
 use farshore_blocks::{ByteOffset, Sequence, VolumeIndex};
 use farshore_tests::{
     Lab,
-    bare_vm::with_disks,
+    bare_vm::{BareVm, with_disks},
+    daemon::Daemon,
     eventually,
     lab::LabOptions,
     relay::{self, NUMBER_AT, Pauses, Relay},
@@ -38,6 +40,8 @@ const NAMES: [&str; 2] = ["first", "second"];
 
 /// A lab with the two VMs, protected.
 struct Scene {
+    /// Where the second VM has a replicator of its own.
+    other_east: Option<Daemon>,
     lab: Lab,
     directory: PathBuf,
     disks: [PathBuf; 2],
@@ -46,15 +50,39 @@ struct Scene {
 
 impl Scene {
     fn start() -> Self {
-        let mut lab = Lab::start(LabOptions {
-            interval: "200ms".to_owned(),
-            policy: Some("fastMode: {guestCostLimit: 50%}".to_owned()),
-            ..LabOptions::default()
+        let (lab, [first, second]) = lab_and_relay();
+        let documents = [&first, &second].map(|vm| relay::document(&lab.vms(), vm));
+        Self::protect(lab, [first, second], (documents, None))
+    }
+
+    /// Each of the two VMs has a replicator of its own, and that of the first leads.
+    fn start_apart() -> Self {
+        let (mut lab, [first, second]) = lab_and_relay();
+        let configuration = fs::read_to_string(lab.path("e.yaml")).unwrap();
+        let (path, other_path) = (lab.path("e.yaml"), lab.path("e2.yaml"));
+        let other = configuration
+            .replace("east-1", "east-2")
+            .replace("/east/", "/east2/")
+            .replace(":7281", ":7282");
+        fs::create_dir_all(lab.path("east2")).unwrap();
+        fs::write(path, configuration + "siteListen: 10.91.0.1:7301\n").unwrap();
+        fs::write(&other_path, other + "siteListen: 10.91.0.1:7302\n").unwrap();
+        lab.east.terminate();
+        lab.east.restart();
+        let other = Daemon::start("replicator", &other_path, lab.east_network());
+        let documents = [(&first, "east-1"), (&second, "east-2")].map(|(vm, replicator)| {
+            let place = format!("site: east, replicator: {replicator}");
+            relay::document(&lab.vms(), vm).replace("site: east", &place)
         });
+        Self::protect(lab, [first, second], (documents, Some(other)))
+    }
+
+    fn protect(
+        mut lab: Lab,
+        vms: [BareVm; 2],
+        (documents, other_east): ([String; 2], Option<Daemon>),
+    ) -> Self {
         let directory = lab.vms();
-        let relay = Relay::start(&directory, NAMES);
-        let vms = [relay.first, relay.second];
-        let documents: Vec<_> = vms.iter().map(|vm| relay::document(&directory, vm)).collect();
         let pauses = vms.each_ref().map(|vm| Pauses::of(&directory, vm));
         let disks = vms.each_ref().map(|vm| vm.root());
         for vm in vms {
@@ -65,6 +93,7 @@ impl Scene {
             lab.control().protected(name, SOON);
         }
         Self {
+            other_east,
             lab,
             directory,
             disks,
@@ -129,9 +158,32 @@ impl Scene {
         let _ = relay::goes_on(&self.disks[0], &self.disks[1]);
     }
 
+    /// That they have instants together shows where nobody can be asked: for nothing else are they stopped.
+    fn are_stopped_together(&self) {
+        let before = self.pauses.each_ref().map(|pauses| pauses.all().len());
+        eventually(LONG, "rounds go on", || {
+            let now = self.pauses.each_ref().map(|pauses| pauses.all().len());
+            (now[0] > before[0] + 10 && now[1] > before[1] + 10).then_some(())
+        });
+    }
+
+    fn other_east(&mut self) -> &mut Daemon {
+        self.other_east.as_mut().unwrap()
+    }
+
     fn pauses(&self) -> Vec<Duration> {
         self.pauses.iter().flat_map(Pauses::all).collect()
     }
+}
+
+fn lab_and_relay() -> (Lab, [BareVm; 2]) {
+    let lab = Lab::start(LabOptions {
+        interval: "200ms".to_owned(),
+        policy: Some("fastMode: {guestCostLimit: 50%}".to_owned()),
+        ..LabOptions::default()
+    });
+    let relay = Relay::start(&lab.vms(), NAMES);
+    (lab, [relay.first, relay.second])
 }
 
 /// The number that each point of these instants holds.
@@ -349,4 +401,99 @@ fn disks_of_a_member_grow_join_and_leave_while_the_group_goes_on_having_instants
     let _ = vault(&["export", at.to_str().unwrap(), "first", to, "--volume", "extra"]).done();
     let extra = std::fs::read(exported).unwrap();
     assert!(extra[1 << 20..2 << 20].iter().all(|byte| *byte == 5));
+}
+
+#[test]
+fn two_vms_of_two_replicators_are_at_one_instant_also_while_the_orchestrator_is_away() {
+    let mut scene = Scene::start_apart();
+    scene.group("first, second");
+    let instants = scene.instants_at_least(40);
+    let found = numbers(&scene.lab.vault(), &instants);
+    judge(&found);
+    let described = scene.described();
+    assert!(described["instant"].is_string(), "{described:#}");
+    scene.lab.orchestrator.kill9();
+    scene.are_stopped_together();
+    // What each is to do, and where they meet, is on their disks.
+    scene.lab.east.kill9();
+    scene.other_east().kill9();
+    scene.lab.east.restart();
+    scene.other_east().restart();
+    scene.are_stopped_together();
+    scene.lab.orchestrator.restart();
+    let instants = scene.instants_at_least(instants.len() + 10);
+    judge(&numbers(&scene.lab.vault(), &instants));
+    let mut pauses = scene.pauses();
+    pauses.sort();
+    println!(
+        "{} instants; {} pauses, median {:?}, longest {:?}",
+        instants.len(),
+        pauses.len(),
+        pauses[pauses.len() / 2],
+        pauses.last()
+    );
+    assert!(pauses.iter().all(|pause| *pause <= LIMIT), "{pauses:?}");
+    scene.both_run();
+    let _ = scene.lab.cli.run(&["delete", "group", "pair"]).done();
+    for name in NAMES {
+        scene.lab.delete_vm(name);
+        assert_eq!(scene.lab.bare(name).traces(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_replicator_of_two_that_is_killed_or_hangs_in_the_middle_leaves_no_vm_standing_and_common_instants_come_again()
+ {
+    let mut scene = Scene::start_apart();
+    scene.group("first, second");
+    let mut known = scene.instants_at_least(5).len();
+    for round in 0..8_u32 {
+        // QEMU flushes what it stops, which gives us time to hit it while it stands still.
+        for name in NAMES {
+            let pattern = u8::try_from(round + 1).unwrap();
+            scene.lab.bare(name).write("vddata", pattern, 0, 8 << 20);
+        }
+        scene.pauses[usize::from(round % 4 > 1)].await_stop();
+        let leads = round % 2 == 0;
+        let hit = if leads {
+            &mut scene.lab.east
+        } else {
+            scene.other_east.as_mut().unwrap()
+        };
+        if round % 4 > 1 {
+            hit.freeze();
+        } else {
+            hit.kill9();
+        }
+        scene.both_run();
+        // Whoever is left goes on by itself.
+        let left = NAMES[usize::from(leads)];
+        let _ = scene.lab.cli.point_after_now(left, SOON);
+        let hit = if leads {
+            &mut scene.lab.east
+        } else {
+            scene.other_east.as_mut().unwrap()
+        };
+        if round % 4 > 1 {
+            hit.thaw();
+        } else {
+            hit.restart();
+        }
+        let instants = scene.instants_at_least(known + 3);
+        known = instants.len();
+        judge(&numbers(&scene.lab.vault(), &instants));
+    }
+    let mut pauses = scene.pauses();
+    pauses.sort();
+    let longest = &pauses[pauses.len().saturating_sub(12)..];
+    println!(
+        "{} pauses, median {:?}, longest {longest:?}",
+        pauses.len(),
+        pauses[pauses.len() / 2]
+    );
+    // Whose own replicator is hit is let go at once; who waits for another's, when the limit is over.
+    assert!(
+        longest.iter().all(|pause| *pause < LIMIT + SILENCE_AND_SLACK),
+        "{longest:?}"
+    );
 }

@@ -11,7 +11,7 @@ use crate::{
     vm::{DISK_BYTES, Kind, PowerOff, Vm},
 };
 
-const THREADED_PAIR: &[Kind] = &[Kind::RawWithIothread, Kind::Qcow2WithIothread];
+pub(crate) const THREADED_PAIR: &[Kind] = &[Kind::RawWithIothread, Kind::Qcow2WithIothread];
 
 /// Every kind of disk that a thread serves, and one that none does.
 const MIXED: &[Kind] = &[

@@ -8,13 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use farshore_provider::{Accord, Capture, CaptureKind, InstantId, Outcome, Source, convene};
+use farshore_provider::{
+    Accord, Capture, CaptureKind, InstantId, Outcome, Source, Word, convene, participate,
+};
 use farshore_provider_qemu::{QemuCapture, QemuSource, WatchdogConfig};
+use farshore_qmp::Event;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::sync::broadcast;
 
 use crate::{
-    replica::{IDENTITY, PAIR, Target, protected},
+    iothreads::THREADED_PAIR,
+    replica::{IDENTITY, PAIR, Target, assert_equal, protected},
     vm::Vm,
 };
 
@@ -252,6 +257,87 @@ async fn a_watchdog_that_hangs_while_its_guest_stands_still_does_not_keep_it_sta
     }
     first.seal(one).await;
     second.seal(two).await;
+}
+
+/// Whether its guest was stopped.
+async fn was_stopped(vm: &Vm, events: &mut broadcast::Receiver<Event>) -> bool {
+    // A monitor answers behind all events of what went before.
+    assert_eq!(status(vm).await, "running");
+    std::iter::from_fn(|| events.try_recv().ok()).any(|event| event.name == "STOP")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_copies_gives_its_round_up_and_everyone_has_an_exact_instant_of_its_own() {
+    let mut first = Member::start().await;
+    let (vm, mut model, target) = protected(THREADED_PAIR).await;
+    let watched_by = vm.second_monitor();
+    let mut second = Member::watched_by(vm, target, Some(watched_by)).await;
+    for _ in 0..3 {
+        model.scribble(&second.vm).await;
+        let mut events = (first.vm.events(), second.vm.events());
+        let [one, two] = round(&mut first, &mut second, LIMIT).await;
+        if bears_filters_above_io_threads(&second.vm).await {
+            assert_eq!(one.accord(), Some(Accord::Together(InstantId(1))));
+        } else {
+            assert!(
+                why(&two).contains("an I/O thread serves a disk of it"),
+                "{}",
+                why(&two)
+            );
+            assert_eq!(why(&one), format!("second: {}", why(&two)));
+            // That is known before anybody is stopped.
+            for (member, events) in [(&first, &mut events.0), (&second, &mut events.1)] {
+                assert!(!was_stopped(&member.vm, events).await);
+            }
+        }
+        assert_equal(&second.target.with(&two).await.unwrap(), &model.disks);
+        first.seal(one).await;
+        second.seal(two).await;
+    }
+    for member in [&mut first, &mut second] {
+        member.source.detach().await.unwrap();
+        assert_eq!(member.vm.leftovers().await, [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_copies_is_not_waited_for_by_those_who_have_prepared() {
+    let mut first = Member::start().await;
+    let (vm, _, target) = protected(THREADED_PAIR).await;
+    let watched_by = vm.second_monitor();
+    let mut second = Member::watched_by(vm, target, Some(watched_by)).await;
+    if bears_filters_above_io_threads(&second.vm).await {
+        return;
+    }
+    let mut events = first.vm.events();
+    let (one, mut said) = participate(InstantId(7), "first", LIMIT);
+    let (other, mut said_of_other) = participate(InstantId(7), "second", LIMIT);
+    let next = (first.target.newest.next(), second.target.newest.next());
+    // The round is held elsewhere, where the second's giving up breaks it for the first, which has prepared by then.
+    let held = async {
+        let Some(Word::Prepared { settled }) = said.recv().await else {
+            panic!("the first says something else");
+        };
+        let Some(Word::GivesUp { why }) = said_of_other.recv().await else {
+            panic!("the second says something else");
+        };
+        settled.send(Err(format!("second: {why}"))).unwrap();
+    };
+    let (one, other, ()) = tokio::join!(
+        first.source.begin_together(CaptureKind::Instant, next.0, one),
+        second.source.begin_together(CaptureKind::Instant, next.1, other),
+        held
+    );
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(why(&one), format!("second: {}", why(&other)));
+    assert!(!was_stopped(&first.vm, &mut events).await);
+    first.seal(one).await;
+    second.seal(other).await;
+}
+
+async fn bears_filters_above_io_threads(vm: &Vm) -> bool {
+    let version = vm.command("query-version", Value::Null).await.unwrap();
+    version["qemu"]["major"].as_u64().unwrap() >= 10
 }
 
 /// A watchdog by itself, told what to do by a test.

@@ -265,6 +265,11 @@ impl Vm {
         self.control.as_ref().unwrap().execute(name, arguments).await
     }
 
+    /// What happens to it from now on.
+    pub(crate) fn events(&self) -> tokio::sync::broadcast::Receiver<farshore_qmp::Event> {
+        self.control.as_ref().unwrap().subscribe()
+    }
+
     /// Does a `qemu-io` command on the device's own node, below which everything of Farshore lies.
     pub(crate) async fn qemu_io(&self, disk: usize, command: &str) {
         let device = match self.kinds[disk] {

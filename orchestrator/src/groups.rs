@@ -39,17 +39,37 @@ pub fn memberships(
     for group in declared.groups() {
         let members = group.members().iter().filter_map(|name| declared.vm(name));
         let members: Vec<_> = members.collect();
-        let replicators = members.iter().filter_map(|member| {
-            let record = records.get(member.name().as_str())?;
-            replicators::source_replicator(view, member, record)
-        });
-        let leader = leader::choose(&replicators.collect(), view);
+        let leader = leader::choose(&sources_of(group, (&members, &records), view), view);
         for member in members {
             let membership = membership(group, member, leader.clone());
             memberships.insert(member.name().clone(), membership);
         }
     }
     Ok(memberships)
+}
+
+/// Where the sources of these members are, and where they meet now.
+fn sources_of(
+    group: &ConsistencyGroup,
+    (members, records): (&[&ProtectedVm], &BTreeMap<&str, &VmRecord>),
+    view: &FleetView,
+) -> leader::Sources {
+    let mut sources = leader::Sources::default();
+    for member in members {
+        let Some(record) = records.get(member.name().as_str()) else {
+            continue;
+        };
+        sources
+            .replicators
+            .extend(replicators::source_replicator(view, member, record));
+        let status = source_status(view, member.source().site.as_str(), record.chain);
+        let told = status.and_then(|(_, status)| status.membership.as_ref());
+        let told = told.filter(|told| told.group == group.name().as_str());
+        if let Some(leader) = told.and_then(|told| told.leader.clone()) {
+            sources.told.insert(leader.replicator.clone(), leader);
+        }
+    }
+    sources
 }
 
 fn membership(
@@ -105,6 +125,9 @@ pub fn message(
         instant,
         instant_at,
         longest_hold: longest_hold.max_by_key(|held| (held.seconds, held.nanos)),
+        leader: known()
+            .find_map(|report| report.leader.clone())
+            .unwrap_or_default(),
         members: reports
             .iter()
             .map(|(member, report)| v1::GroupMember {
@@ -112,6 +135,9 @@ pub fn message(
                 missed: missed(report.as_ref(), &replicators),
                 longest_hold: report.as_ref().and_then(|report| report.status.longest_hold),
                 instants: report.as_ref().map_or(0, |report| report.status.instants),
+                replicator: report
+                    .as_ref()
+                    .map_or_else(String::new, |report| report.replicator.clone()),
             })
             .collect(),
     }
@@ -120,7 +146,7 @@ pub fn message(
 /// What a member's source says.
 struct Reported {
     replicator: String,
-    has_leader: bool,
+    leader: Option<String>,
     status: v1::GroupStatus,
 }
 
@@ -139,7 +165,7 @@ fn report_of(
     }
     Some(Reported {
         replicator: replicator.register.name.clone(),
-        has_leader: membership.leader.is_some(),
+        leader: membership.leader.as_ref().map(|leader| leader.replicator.clone()),
         status: status.group.clone()?,
     })
 }
@@ -148,7 +174,7 @@ fn report_of(
 fn missed(report: Option<&Reported>, replicators: &BTreeSet<&str>) -> String {
     match report {
         None => "its source does not report that it is in this group".to_owned(),
-        Some(report) if replicators.len() > 1 && !report.has_leader => format!(
+        Some(report) if replicators.len() > 1 && report.leader.is_none() => format!(
             "its source is at the replicator {}, and others are not; for a common instant at least one of {} must be told in its \
              configuration where the others reach it (`siteListen`)",
             report.replicator,

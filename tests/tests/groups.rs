@@ -412,6 +412,12 @@ fn two_vms_of_two_replicators_are_at_one_instant_also_while_the_orchestrator_is_
     judge(&found);
     let described = scene.described();
     assert!(described["instant"].is_string(), "{described:#}");
+    assert_eq!(described["leader"], "east-1", "{described:#}");
+    let places = described["members"].as_array().unwrap().iter();
+    let places: Vec<_> = places
+        .map(|member| member["replicator"].as_str().unwrap())
+        .collect();
+    assert_eq!(places, ["east-1", "east-2"]);
     scene.lab.orchestrator.kill9();
     scene.are_stopped_together();
     // What each is to do, and where they meet, is on their disks.

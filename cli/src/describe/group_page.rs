@@ -15,6 +15,7 @@ pub(super) fn page(group: &GroupView) -> String {
         ("Group", group.name.clone()),
         ("Hold limit", optional_seconds(group.hold_limit_seconds)),
         ("Longest hold", optional_seconds(group.longest_hold_seconds)),
+        ("Led by", or_nothing(group.leader.as_deref().unwrap_or_default())),
         (
             "Newest instant",
             or_nothing(group.instant_at.as_deref().unwrap_or_default()),
@@ -27,11 +28,15 @@ pub(super) fn page(group: &GroupView) -> String {
     let rows = group.members.iter().map(|member| {
         vec![
             member.vm.clone(),
+            or_nothing(member.replicator.as_deref().unwrap_or_default()),
             member.instants.to_string(),
             optional_seconds(member.longest_hold_seconds),
             or_nothing(member.missed.as_deref().unwrap_or_default()),
         ]
     });
-    let members = table(&["vm", "instants", "longest hold", "missed"], rows.collect());
+    let members = table(
+        &["vm", "replicator", "instants", "longest hold", "missed"],
+        rows.collect(),
+    );
     format!("{facts}{}", section("Members", &members))
 }

@@ -20,6 +20,8 @@ pub(crate) struct GroupView {
     pub(crate) instant_at: Option<String>,
     /// Of any member's guest.
     pub(crate) longest_hold_seconds: Option<f64>,
+    /// The replicator at which they meet. `null`: their sources are at one.
+    pub(crate) leader: Option<String>,
 }
 
 /// One of them.
@@ -31,6 +33,8 @@ pub(crate) struct GroupMemberView {
     pub(crate) missed: Option<String>,
     pub(crate) longest_hold_seconds: Option<f64>,
     pub(crate) instants: u64,
+    /// Of its source. `null` while that does not report.
+    pub(crate) replicator: Option<String>,
 }
 
 /// An instant as points name it; nothing for a point that does not tell.
@@ -45,6 +49,7 @@ impl From<v1::Group> for GroupView {
             missed: Some(member.missed).filter(|missed| !missed.is_empty()),
             longest_hold_seconds: seconds(member.longest_hold),
             instants: member.instants,
+            replicator: Some(member.replicator).filter(|name| !name.is_empty()),
         });
         Self {
             name: group.name,
@@ -53,6 +58,7 @@ impl From<v1::Group> for GroupView {
             instant: instant(group.instant),
             instant_at: time(group.instant_at),
             longest_hold_seconds: seconds(group.longest_hold),
+            leader: Some(group.leader).filter(|name| !name.is_empty()),
         }
     }
 }

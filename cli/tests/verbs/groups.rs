@@ -16,6 +16,7 @@ fn groups() -> ListGroupsResponse {
         missed: missed.to_owned(),
         longest_hold: hold(12),
         instants: 7,
+        replicator: format!("east-{vm}"),
     };
     let shop = Group {
         name: "shop".to_owned(),
@@ -24,6 +25,7 @@ fn groups() -> ListGroupsResponse {
         instant: 0xbeef,
         instant_at: Some((SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)).into()),
         longest_hold: hold(12),
+        leader: "east-db".to_owned(),
     };
     ListGroupsResponse {
         groups: vec![shop],
@@ -47,10 +49,10 @@ async fn groups_by(arguments: &[&str]) -> crate::Run {
 async fn a_group_shows_its_newest_instant_and_who_missed_it() {
     let expected = json!({
         "name": "shop", "holdLimitSeconds": 1.0, "instant": "000000000000beef",
-        "instantAt": "2023-11-14T22:13:20.000Z", "longestHoldSeconds": 0.012,
+        "instantAt": "2023-11-14T22:13:20.000Z", "longestHoldSeconds": 0.012, "leader": "east-db",
         "members": [
-            {"vm": "db", "missed": null, "longestHoldSeconds": 0.012, "instants": 7},
-            {"vm": "web", "missed": "db is still at its last cycle", "longestHoldSeconds": 0.012, "instants": 7},
+            {"vm": "db", "missed": null, "longestHoldSeconds": 0.012, "instants": 7, "replicator": "east-db"},
+            {"vm": "web", "missed": "db is still at its last cycle", "longestHoldSeconds": 0.012, "instants": 7, "replicator": "east-web"},
         ],
     });
     assert_eq!(

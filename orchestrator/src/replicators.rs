@@ -80,22 +80,37 @@ fn of_site<'a>(view: &'a FleetView, site: &str) -> Vec<&'a ReplicatorView> {
     found
 }
 
-/// Where sources dial the vault of this site, if a replicator with one was ever seen there.
+/// Where sources dial the vault of this site, if a replicator with one that can be dialled was ever seen there.
 #[must_use]
-pub fn replication_endpoint(view: &FleetView, site: &str) -> Option<String> {
+pub fn vault_endpoint(view: &FleetView, site: &str) -> Option<String> {
     of_site(view, site)
         .into_iter()
-        .map(|replicator| &replicator.register.replication_endpoint)
-        .find(|endpoint| !endpoint.is_empty())
-        .cloned()
+        .filter(|replicator| has_vault(replicator))
+        .find_map(dialled)
+}
+
+/// Where targets dial the sources of this replicator, if it can be dialled.
+#[must_use]
+pub fn endpoint_of(view: &FleetView, name: &str) -> Option<String> {
+    dialled(view.replicators.get(name)?)
+}
+
+fn dialled(replicator: &ReplicatorView) -> Option<String> {
+    Some(replicator.register.replication_endpoint.clone()).filter(|endpoint| !endpoint.is_empty())
+}
+
+fn has_vault(replicator: &ReplicatorView) -> bool {
+    !replicator.register.vault_incarnation.is_empty()
 }
 
 /// Whether the replicator with the vault of this site is attached; as long as none was seen, whether any is.
 #[must_use]
 pub fn has_vault_attached(view: &FleetView, site: &str) -> bool {
     let of_site = of_site(view, site);
-    let has_vault = |replicator: &&&ReplicatorView| !replicator.register.replication_endpoint.is_empty();
-    let with_vault: Vec<_> = of_site.iter().filter(has_vault).collect();
+    let with_vault: Vec<_> = of_site
+        .iter()
+        .filter(|replicator| has_vault(replicator))
+        .collect();
     match with_vault.is_empty() {
         true => of_site.iter().any(|replicator| replicator.up),
         false => with_vault.iter().any(|replicator| replicator.up),

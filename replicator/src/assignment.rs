@@ -36,6 +36,13 @@ pub(crate) enum SourcePlace {
     Disks(Vec<PathBuf>),
 }
 
+/// Who opens the connections between a source and its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialler {
+    Source,
+    Target,
+}
+
 /// One volume, with the size that it had when it was assigned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,6 +61,7 @@ pub(crate) struct Assignment {
     pub(crate) machine: MachineSpecification,
     #[serde(flatten)]
     pub(crate) place: SourcePlace,
+    /// Empty: the target dials.
     pub(crate) target_endpoint: String,
     pub(crate) interval: Duration,
     /// Bytes a second; `None` is not limited.
@@ -78,6 +86,15 @@ pub(crate) struct Assignment {
 }
 
 impl Assignment {
+    /// Who opens connections.
+    pub(crate) fn dialler(&self) -> Dialler {
+        if self.target_endpoint.is_empty() {
+            Dialler::Target
+        } else {
+            Dialler::Source
+        }
+    }
+
     /// By what it replicates.
     pub(crate) fn policy(&self) -> SourcePolicy {
         SourcePolicy {

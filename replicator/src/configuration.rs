@@ -24,10 +24,10 @@ pub struct ReplicatorConfiguration {
     pub state_directory: PathBuf,
     /// The orchestrator's gRPC endpoint, like `http://127.0.0.1:7100`.
     pub orchestrator: String,
-    /// Where it listens for sources; with it go `advertise` and `vaultDirectory`.
+    /// Where it listens for replicators of other sites: for sources, and for targets that dial. Left out, nobody can dial it.
     #[serde(default)]
     pub replication_listen: Option<SocketAddr>,
-    /// What sources dial to reach it, like `http://10.0.0.2:7201`; by default the listening address.
+    /// What they dial to reach it, like `http://10.0.0.2:7201`; by default the listening address.
     #[serde(default)]
     pub advertise: Option<String>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
@@ -145,8 +145,8 @@ impl ReplicatorConfiguration {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.replication_listen.is_some() != self.vault_directory.is_some() {
-            return Err("replicationListen and vaultDirectory go together: a target has both".to_owned());
+        if self.advertise.is_some() && self.replication_listen.is_none() {
+            return Err("advertise needs a replicationListen, which is what is advertised".to_owned());
         }
         if self.vault_directory.is_none() && self.scratch_directory.is_none() {
             return Err(
@@ -238,9 +238,9 @@ mod tests {
     }
 
     #[test]
-    fn a_target_without_a_vault_is_refused() {
-        let text = format!("{SOURCE}orchestrator: http://127.0.0.1:1\nreplicationListen: 127.0.0.1:0\n");
-        assert!(refusal(&text).contains("go together"));
+    fn what_goes_with_something_else_is_refused_without_it() {
+        let text = format!("{SOURCE}orchestrator: http://127.0.0.1:1\nadvertise: http://127.0.0.1:1\n");
+        assert!(refusal(&text).contains("advertise needs"));
         let text = format!("{SOURCE}orchestrator: http://127.0.0.1:1\nvaultUpkeep: {{scrubRate: 8MiB}}\n");
         assert!(refusal(&text).contains("vaultUpkeep needs"));
     }
@@ -275,7 +275,7 @@ mod tests {
     fn the_documented_configurations_are_accepted() {
         let document = include_str!("../../docs/configuration.md");
         let blocks: Vec<_> = document.split("```yaml\n# replicator\n").skip(1).collect();
-        assert_eq!(blocks.len(), 2);
+        assert_eq!(blocks.len(), 3);
         for block in blocks {
             let text = block.split("```").next().unwrap();
             ReplicatorConfiguration::parse(Path::new("docs/configuration.md"), text).unwrap();

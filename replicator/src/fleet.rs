@@ -14,7 +14,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Endpoint;
 
 use crate::{
-    convert, pauses::Pauses, recovery::Recovery, source::chain, sources::Sources, target::Targets, wire,
+    convert,
+    pauses::Pauses,
+    recovery::Recovery,
+    source::chain,
+    sources::Sources,
+    target::{Dialling, Targets},
+    wire,
 };
 
 /// How many messages may wait for the orchestrator's socket; reports are replaced by the next, results are few.
@@ -31,12 +37,14 @@ pub(crate) struct Member {
     pub(crate) site: String,
     pub(crate) instance: String,
     pub(crate) orchestrator: String,
-    /// What sources dial; empty without a vault.
+    /// What replicators of other sites dial; empty if they cannot.
     pub(crate) replication_endpoint: String,
     /// What the other replicators of the site dial; empty if they cannot.
     pub(crate) site_endpoint: String,
     pub(crate) sources: Option<Sources>,
     pub(crate) targets: Option<Targets>,
+    /// With targets.
+    pub(crate) dialling: Option<Dialling>,
     pub(crate) recovery: Option<Recovery>,
     /// Directories that nobody but this replicator writes to.
     pub(crate) own_directories: Vec<PathBuf>,

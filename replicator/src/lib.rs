@@ -10,7 +10,9 @@ mod convert;
 pub mod fence_request;
 mod fleet;
 mod http;
+mod listening;
 mod metrics;
+mod offering;
 mod pauses;
 pub mod recovery;
 mod source;
@@ -21,26 +23,25 @@ mod wire;
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
-use farshore_proto::v1::{self, replication_server::ReplicationServer};
 use farshore_vault::{Opened, Vault, VaultError};
 use tokio::{net::TcpListener, sync::oneshot};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 pub use chain_files::ChainFileError;
 pub use configuration::{BytesPerSecond, ConfigurationError, ReplicatorConfiguration, VaultUpkeep};
 
 use fleet::Member;
+use listening::Port;
 use metrics::Metrics;
 use recovery::Recovery;
-use source::{Groups, Own, serve_gathering};
-use sources::Sources;
-use target::{ReplicationService, Targets, Upkeep};
+use source::{Groups, Offers, Own, serve_gathering};
+use sources::{Peers, Sources};
+use target::{Targets, Upkeep};
 
 /// Where a replicator that started can be reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Listening {
-    /// For sources, if it is a target.
+    /// For replicators of other sites, if they may dial it.
     pub replication: Option<SocketAddr>,
     /// For Prometheus.
     pub http: SocketAddr,
@@ -74,11 +75,15 @@ pub async fn run(
     let (gathering, site_address) = listen(configuration.site_listen).await?.unzip();
     let gathering =
         gathering.map(|listener| tokio::spawn(serve_gathering(listener, groups.clone(), stop.clone())));
-    let sources = open_sources(&configuration, (executable, groups), &metrics).await?;
-    let (replication, address) = listen(configuration.replication_listen).await?.unzip();
-    let replication = replication
-        .zip(targets.clone())
-        .map(|(listener, targets)| tokio::spawn(serve(listener, targets, stop.clone())));
+    let offers = Offers::default();
+    let peers = Peers {
+        plaintext: configuration.plaintext(),
+        offers: offers.clone(),
+        groups,
+    };
+    let sources = open_sources(&configuration, executable, &metrics, peers).await?;
+    let port = Port::open(&configuration, targets.as_ref(), offers, &stop).await?;
+    let address = port.address;
     let fencing = targets
         .clone()
         .map(|targets| tokio::spawn(target::answer_fence_requests(targets, stop.clone())));
@@ -92,6 +97,7 @@ pub async fn run(
         site_endpoint: dialled(configuration.site_advertise.as_ref(), site_address),
         sources: sources.clone(),
         targets,
+        dialling: port.dialling.clone(),
         recovery,
         own_directories: configuration.own_directories(),
     };
@@ -110,9 +116,7 @@ pub async fn run(
         sources.shut_down().await;
     }
     attached.await?;
-    if let Some(replication) = replication {
-        replication.await??;
-    }
+    port.closed().await?;
     if let Some(gathering) = gathering {
         gathering.await??;
     }
@@ -178,16 +182,16 @@ fn open_targets(configuration: &ReplicatorConfiguration) -> anyhow::Result<Optio
 
 async fn open_sources(
     configuration: &ReplicatorConfiguration,
-    (executable, groups): (PathBuf, Groups),
+    executable: PathBuf,
     metrics: &Metrics,
+    peers: Peers,
 ) -> anyhow::Result<Option<Sources>> {
     let Some(scratch) = &configuration.scratch_directory else {
         return Ok(None);
     };
     let places = (scratch.clone(), executable);
     let state = &configuration.state_directory;
-    let plaintext = configuration.plaintext();
-    let sources = Sources::open(state, places, (plaintext, groups), metrics.clone()).await?;
+    let sources = Sources::open(state, places, peers, metrics.clone()).await?;
     Ok(Some(sources))
 }
 
@@ -203,28 +207,4 @@ fn open_recovery(
         executable,
         configuration.accelerator,
     )?))
-}
-
-async fn serve(listener: TcpListener, targets: Targets, stop: CancellationToken) -> anyhow::Result<()> {
-    let service = ReplicationServer::new(ReplicationService::new(targets, stop.clone()))
-        .max_decoding_message_size(wire::MAX_MESSAGE_BYTES);
-    let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter
-        .set_serving::<ReplicationServer<ReplicationService>>()
-        .await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        // The protocol files describe the orchestrator's services too, which are not here.
-        .with_service_name(v1::replication_server::SERVICE_NAME)
-        .with_service_name(tonic_health::pb::health_server::SERVICE_NAME)
-        .with_service_name(tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME)
-        .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    wire::server()
-        .add_service(service)
-        .add_service(health)
-        .add_service(reflection)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
-        .await?;
-    Ok(())
 }

@@ -19,13 +19,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assignment::{self, Assignment, AssignmentFiles, Membership, SourcePlace, SourcePolicy, Standing},
+    assignment::{
+        self, Assignment, AssignmentFiles, Dialler, Membership, SourcePlace, SourcePolicy, Standing,
+    },
     chain_files::ChainFileError,
     configuration::{Plaintext, is_loopback},
     metrics::Metrics,
     source::{
-        ApplicationPoints, Audit, AuditFiles, Ended, Engine, GroupState, Groups, LinkPaces, Packers,
-        PlacedSource, SourcePhase, SourceState,
+        ApplicationPoints, Audit, AuditFiles, Ended, Engine, GroupState, Groups, LinkPaces, Offers, Packers,
+        PlacedSource, Reach, SourcePhase, SourceState,
     },
 };
 use any::{AnySource, Beside};
@@ -44,6 +46,7 @@ pub(crate) struct Sources {
     executable: PathBuf,
     scratch: PathBuf,
     plaintext: Plaintext,
+    offers: Offers,
     metrics: Metrics,
     packers: Packers,
     links: LinkPaces,
@@ -94,14 +97,30 @@ pub(crate) struct Examined {
     pub(crate) sizes: Option<Vec<ByteCount>>,
 }
 
+/// What sources need of other replicators.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    /// Whether they may be spoken to in the clear.
+    pub(crate) plaintext: Plaintext,
+    /// The connections of targets that dial.
+    pub(crate) offers: Offers,
+    /// Where members of groups meet.
+    pub(crate) groups: Groups,
+}
+
 impl Sources {
     /// Takes up every assignment that is on disk.
     pub(crate) async fn open(
         state_directory: &Path,
         (scratch, executable): (PathBuf, PathBuf),
-        (plaintext, groups): (Plaintext, Groups),
+        peers: Peers,
         metrics: Metrics,
     ) -> Result<Self, SourcesError> {
+        let Peers {
+            plaintext,
+            offers,
+            groups,
+        } = peers;
         let store = assignment::open(state_directory)?;
         let sources = Self {
             store,
@@ -109,6 +128,7 @@ impl Sources {
             audits: AuditFiles::open(state_directory.join("audits"))?,
             scratch,
             plaintext,
+            offers,
             metrics,
             packers: Packers::new(),
             links: LinkPaces::default(),
@@ -147,7 +167,10 @@ impl Sources {
     /// Assigns a VM; again with the same words changes nothing, with a newer epoch it replaces what was there.
     pub(crate) async fn install(&self, assignment: Assignment) -> Result<(), SourcesError> {
         let endpoint = &assignment.target_endpoint;
-        if self.plaintext == Plaintext::LoopbackOnly && !is_loopback(endpoint) {
+        if self.plaintext == Plaintext::LoopbackOnly
+            && assignment.dialler() == Dialler::Source
+            && !is_loopback(endpoint)
+        {
             return Err(SourcesError::PlaintextBeyondLoopback(endpoint.clone()));
         }
         let mut seats = self.seats.lock().await;
@@ -285,6 +308,7 @@ impl Sources {
         self.store.forget(chain)?;
         self.audits.forget(chain)?;
         self.metrics.forget(&vm);
+        self.offers.forget(chain);
         seats.remove(&chain);
         Ok(())
     }
@@ -309,6 +333,10 @@ impl Sources {
     }
 
     fn seat(&self, assignment: Assignment) -> Seat {
+        match assignment.dialler() {
+            Dialler::Source => self.offers.forget(assignment.chain),
+            Dialler::Target => self.offers.expect(assignment.chain, assignment.epoch),
+        }
         let phase = match assignment.standing {
             Standing::Installed => SourcePhase::Installed,
             Standing::Enabled => SourcePhase::Connecting,
@@ -337,6 +365,7 @@ impl Sources {
         let place = membership.map(|membership| self.groups.place(membership, &assignment.machine.vm));
         let engine = Engine {
             source: PlacedSource::new(self.source_of(&assignment)),
+            reach: Reach::of(&assignment, &self.offers),
             assignment: assignment.clone(),
             state: seat.state.clone(),
             metrics: self.metrics.clone(),

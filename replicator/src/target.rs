@@ -3,6 +3,7 @@
 
 mod comparing;
 mod damage;
+mod dialling;
 mod fence_requests;
 mod refusal;
 mod retention;
@@ -27,6 +28,7 @@ use farshore_vault::{
 use crate::chain_files::ChainFileError;
 use damage::Damages;
 pub(crate) use damage::{ChainDamage, DamagedPlace, NewestNeeds};
+pub(crate) use dialling::{DialledSource, Dialling, DiallingError};
 pub(crate) use fence_requests::answer as answer_fence_requests;
 use retention::Retentions;
 use seats::Seats;

@@ -103,6 +103,7 @@ impl TwoSites {
             volumes: volumes.clone(),
             holder: uuid::Uuid::new_v4().as_bytes().to_vec().into(),
             seeds: Vec::new(),
+            source_endpoint: String::new(),
         };
         let prepared = self.conductor.order(TARGET, Body::PrepareTarget(prepare)).await?;
         let Outcome::TargetPrepared(prepared) = prepared else {

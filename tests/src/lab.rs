@@ -59,6 +59,17 @@ pub struct LabOptions {
     pub state_room: Option<String>,
     /// The line between the sites, `There` being from east to west; `None` is a wire without a round trip.
     pub wan: Option<WanOptions>,
+    /// Who opens the connections of replication.
+    pub dialler: Dialler,
+}
+
+/// A site's replicator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialler {
+    /// The source's.
+    East,
+    /// The target's, which listens nowhere.
+    West,
 }
 
 impl Default for LabOptions {
@@ -72,6 +83,7 @@ impl Default for LabOptions {
             scratch_room: None,
             state_room: None,
             wan: None,
+            dialler: Dialler::East,
         }
     }
 }
@@ -138,7 +150,7 @@ impl Lab {
         let directory = tempfile::Builder::new().prefix("fst").tempdir_in("/tmp").unwrap();
         let sites = Sites::create(&id, options.wan.as_ref());
         let path = directory.path().to_owned();
-        write_configurations(&path);
+        write_configurations(&path, options.dialler);
         let vault_mount = options
             .vault_room
             .as_ref()
@@ -398,9 +410,13 @@ impl Lab {
             Some(line) => format!("\n  {line}"),
             None => String::new(),
         };
+        let inbound = match self.options.dialler {
+            Dialler::East => "open",
+            Dialler::West => "closed",
+        };
         let manifest = format!(
             "apiVersion: farshore/v1\nkind: Site\nmetadata: {{name: east}}\nspec: {{provider: qemu}}\n---\n\
-             apiVersion: farshore/v1\nkind: Site\nmetadata: {{name: west}}\nspec:\n  provider: qemu\n  networks:\n  \
+             apiVersion: farshore/v1\nkind: Site\nmetadata: {{name: west}}\nspec:\n  provider: qemu\n  inbound: {inbound}\n  networks:\n  \
              - {{name: production, bridge: prod0}}\n---\n\
              apiVersion: farshore/v1\nkind: ReplicationPolicy\nmetadata: {{name: gold}}\nspec:\n  interval: {}\n  \
              rpoTarget: {}{bandwidth}{more}\n",
@@ -444,20 +460,24 @@ pub fn vm_document(name: &str, source: &str, mac: &str) -> String {
     )
 }
 
-fn write_configurations(directory: &Path) {
+fn write_configurations(directory: &Path, dialler: Dialler) {
     let base = directory.display();
     let orchestrator = format!(
         "listen: 10.91.0.2:7100\nhttpListen: 10.91.0.2:7180\nstateDirectory: {base}/orchestrator\ninsecure: true\n"
     );
+    let (east_listens, west_listens) = match dialler {
+        Dialler::East => ("", "replicationListen: 10.91.0.2:7201\n"),
+        Dialler::West => ("replicationListen: 10.91.0.1:7201\n", ""),
+    };
     let common = "orchestrator: http://10.91.0.2:7100\ninsecure: true\n";
     let west = format!(
-        "name: west-1\nsite: west\nstateDirectory: {base}/west/state\nreplicationListen: 10.91.0.2:7201\n\
+        "name: west-1\nsite: west\nstateDirectory: {base}/west/state\n{west_listens}\
          httpListen: 10.91.0.2:7281\nvaultDirectory: {base}/west/vault\nrecoveryDirectory: {base}/west/r\n\
          accelerator: tcg\n{common}"
     );
     let east = format!(
         "name: east-1\nsite: east\nstateDirectory: {base}/east/state\nhttpListen: 10.91.0.1:7281\n\
-         scratchDirectory: {base}/east/scratch\n{common}"
+         scratchDirectory: {base}/east/scratch\n{east_listens}{common}"
     );
     for name in ["west", "east"] {
         fs::create_dir_all(directory.join(name)).unwrap();

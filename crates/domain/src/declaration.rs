@@ -47,7 +47,7 @@ pub use refusal::{Misfit, Refusal, SiteRole};
 pub use retention::Retention;
 pub use seed::Seed;
 pub use set::DeclarationSet;
-pub use site::{Network, Provider, Site};
+pub use site::{Dialler, Inbound, Network, Provider, Site};
 pub use size::{format_size, parse_size};
 pub use source::{Source, SourceDisk, SourcePlace};
 pub use text::{

@@ -90,6 +90,7 @@ fn of_declarations(refusals: &[(declaration::DeclarationKey, declaration::Refusa
         | declaration::Refusal::MissingMember { .. } => Code::InvalidArgument,
         declaration::Refusal::MonitorClaimed { .. }
         | declaration::Refusal::DiskClaimed { .. }
+        | declaration::Refusal::NobodyDials { .. }
         | declaration::Refusal::MemberClaimed { .. }
         | declaration::Refusal::MemberUnfit { .. }
         | declaration::Refusal::NetworkInUse { .. }

@@ -130,7 +130,7 @@ impl Registry {
             name: register.name.clone(),
             site: register.site.clone(),
             can: Abilities {
-                keep: !register.replication_endpoint.is_empty(),
+                keep: !register.vault_incarnation.is_empty(),
                 capture: register.captures != Some(false),
             },
             outbound,
@@ -244,7 +244,7 @@ impl Registry {
         let is_other_vault = |session: &&Session| {
             session.can.keep && session.site == register.site && session.name != register.name
         };
-        let keeps = !register.replication_endpoint.is_empty();
+        let keeps = !register.vault_incarnation.is_empty();
         if let Some(holder) = self.sessions.values().find(is_other_vault).filter(|_| keeps) {
             return Err(AttachRefused::VaultTaken {
                 site: register.site.clone(),

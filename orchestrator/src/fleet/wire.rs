@@ -71,22 +71,15 @@ pub(super) fn registration(first: Option<v1::ReplicatorMessage>) -> Result<v1::R
     Ok(register)
 }
 
-/// A replicator has both an endpoint and a vault, or neither.
+/// A replicator may have a vault, and may be dialled, or not.
 fn check_vault(register: &v1::Register) -> Result<(), Malformed> {
-    let field = "register.replication_endpoint";
+    if !register.vault_incarnation.is_empty() {
+        identity("register.vault_incarnation", &register.vault_incarnation)?;
+    }
     if register.replication_endpoint.is_empty() {
-        return if register.vault_incarnation.is_empty() {
-            Ok(())
-        } else {
-            Err(Malformed::Missing { field })
-        };
+        return Ok(());
     }
-    if register.vault_incarnation.is_empty() {
-        let field = "register.vault_incarnation";
-        return Err(Malformed::Missing { field });
-    }
-    identity("register.vault_incarnation", &register.vault_incarnation)?;
-    check_endpoint(field, &register.replication_endpoint)
+    check_endpoint("register.replication_endpoint", &register.replication_endpoint)
 }
 
 fn check_endpoint(field: &'static str, endpoint: &str) -> Result<(), Malformed> {

@@ -1,6 +1,7 @@
 //! The whole control plane over a real server: users and replicators speak gRPC to it.
 
 mod attached;
+mod dialling;
 mod disks;
 mod groups;
 mod interruptions;

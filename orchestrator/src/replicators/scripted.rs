@@ -18,6 +18,9 @@ use crate::fleet::{FleetError, FleetView, ReplicatorView};
 
 /// The two sites of all tests.
 pub(crate) const SITES: [&str; 2] = ["east", "west"];
+/// Where the west can be dialled, and where the east.
+const VAULT: &str = "http://10.0.0.2:7201";
+const SOURCE: &str = "http://10.0.0.1:7201";
 
 /// What the script may do to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,11 +93,7 @@ impl Scripted {
             site: site.to_owned(),
             software_version: "0.1.0".to_owned(),
             instance: "test".to_owned(),
-            replication_endpoint: if has_vault {
-                "http://10.0.0.2:7201".to_owned()
-            } else {
-                String::new()
-            },
+            replication_endpoint: if has_vault { VAULT } else { SOURCE }.to_owned(),
             vault_incarnation: if has_vault {
                 vec![9; 16].into()
             } else {

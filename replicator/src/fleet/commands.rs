@@ -14,12 +14,12 @@ use farshore_vault::{ChainDescription, PinRefused, VaultError, VolumeDescription
 
 use super::{Member, report::point_out};
 use crate::{
-    assignment::{AssignedVolume, Assignment, SourcePlace, Standing},
+    assignment::{AssignedVolume, Assignment, Dialler, SourcePlace, Standing},
     convert::{self, Malformed},
     recovery::{Recovery, RecoveryError, RecoveryOrder},
     source::chain as with_causes,
     sources::{Sources, SourcesError},
-    target::{ChainSeeds, Targets, TargetsError, check_seed},
+    target::{ChainSeeds, DialledSource, Dialling, DiallingError, Targets, TargetsError, check_seed},
 };
 
 /// How many points one answer lists at most: a page, not a history.
@@ -50,6 +50,8 @@ enum CommandError {
     Vault(#[from] VaultError),
     #[error(transparent)]
     Targets(#[from] TargetsError),
+    #[error(transparent)]
+    Dialling(#[from] DiallingError),
     #[error(transparent)]
     Pin(#[from] PinRefused),
     #[error(transparent)]
@@ -107,7 +109,11 @@ fn failure(error: &CommandError) -> v1::Failure {
         | CommandError::Targets(TargetsError::Vault(VaultError::UnknownChain(_))) => ("unknown-chain", false),
         CommandError::Vault(VaultError::ChainDiffers { .. }) => ("chain-differs", false),
         CommandError::Vault(_) | CommandError::Targets(TargetsError::Vault(_)) => ("vault-failed", true),
-        CommandError::Targets(TargetsError::State(_)) => ("state-files-failed", true),
+        CommandError::Dialling(DiallingError::PlaintextBeyondLoopback(_)) => ("insecure-not-allowed", false),
+        CommandError::Dialling(DiallingError::Address(_)) => ("malformed-command", false),
+        CommandError::Targets(TargetsError::State(_)) | CommandError::Dialling(DiallingError::State(_)) => {
+            ("state-files-failed", true)
+        }
         CommandError::Pin(PinRefused::Locked { .. }) => ("point-locked", false),
         CommandError::Pin(PinRefused::Vault(_)) => ("vault-failed", true),
         CommandError::Pin(PinRefused::UnknownPoint { .. })
@@ -125,9 +131,9 @@ async fn perform(member: &Member, body: Body) -> Result<Outcome, CommandError> {
     match body {
         Body::CheckSource(check) => check_source(sources(member)?, check).await,
         Body::CheckTarget(check) => check_target(member, check).await,
-        Body::PrepareTarget(prepare) => prepare_target(targets(member)?, prepare),
+        Body::PrepareTarget(prepare) => prepare_target(member, prepare),
         Body::InstallSource(install) => {
-            sources(member)?.install(assignment(install)?).await?;
+            install_source(member, install).await?;
             Ok(Outcome::SourceInstalled(v1::SourceInstalled {}))
         }
         Body::EnableSource(enable) => {
@@ -166,7 +172,7 @@ async fn perform(member: &Member, body: Body) -> Result<Outcome, CommandError> {
             Ok(Outcome::RetentionSet(v1::RetentionSet {}))
         }
         Body::ForgetSeeds(forget) => {
-            targets(member)?.forget_seeds(convert::chain_in(&forget.chain)?)?;
+            forget_source(member, convert::chain_in(&forget.chain)?)?;
             Ok(Outcome::SeedsForgotten(v1::SeedsForgotten {}))
         }
         Body::SetPin(set) => {
@@ -201,6 +207,13 @@ fn sources(member: &Member) -> Result<&Sources, CommandError> {
 fn targets(member: &Member) -> Result<&Targets, CommandError> {
     member
         .targets
+        .as_ref()
+        .ok_or_else(|| wrong_role(member, "target", "vaultDirectory"))
+}
+
+fn dialling(member: &Member) -> Result<&Dialling, CommandError> {
+    member
+        .dialling
         .as_ref()
         .ok_or_else(|| wrong_role(member, "target", "vaultDirectory"))
 }
@@ -312,7 +325,8 @@ fn vault_room(targets: &Targets, volumes: ByteCount) -> Result<Check, CommandErr
     })
 }
 
-fn prepare_target(targets: &Targets, prepare: v1::PrepareTarget) -> Result<Outcome, CommandError> {
+fn prepare_target(member: &Member, prepare: v1::PrepareTarget) -> Result<Outcome, CommandError> {
+    let targets = targets(member)?;
     let chain = convert::chain_in(&prepare.chain)?;
     let volumes = prepare.volumes.into_iter();
     let description = ChainDescription {
@@ -330,10 +344,36 @@ fn prepare_target(targets: &Targets, prepare: v1::PrepareTarget) -> Result<Outco
         volumes: seeds.map(|seed| (seed.volume, seed.path.into())).collect(),
     };
     targets.keep_seeds(chain, &seeds)?;
+    let endpoint = prepare.source_endpoint;
+    if endpoint.is_empty() {
+        dialling(member)?.forget(chain)?;
+    } else {
+        dialling(member)?.dial(chain, DialledSource { endpoint, epoch })?;
+    }
     Ok(Outcome::TargetPrepared(v1::TargetPrepared {
         vault_incarnation: targets.incarnation().as_bytes().to_vec().into(),
         epoch: Some(convert::epoch_out(epoch)),
     }))
+}
+
+/// Nothing will be written to the chain any more.
+fn forget_source(member: &Member, chain: ChainId) -> Result<(), CommandError> {
+    dialling(member)?.forget(chain)?;
+    targets(member)?.forget_seeds(chain)?;
+    Ok(())
+}
+
+async fn install_source(member: &Member, install: v1::InstallSource) -> Result<(), CommandError> {
+    let assignment = assignment(install)?;
+    if assignment.dialler() == Dialler::Target && member.replication_endpoint.is_empty() {
+        return Err(wrong_role(
+            member,
+            "source that a target can dial",
+            "replicationListen",
+        ));
+    }
+    sources(member)?.install(assignment).await?;
+    Ok(())
 }
 
 fn assignment(install: v1::InstallSource) -> Result<Assignment, Malformed> {

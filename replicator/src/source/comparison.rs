@@ -9,13 +9,10 @@ use bytes::Bytes;
 use farshore_blocks::{BlockHash, ByteCount, Extent, HASHED_BLOCK, Sequence, VolumeIndex};
 use farshore_proto::v1::{self, replication_client::ReplicationClient};
 use tokio::time::{Instant, timeout};
-use tonic::{
-    Code, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
-use super::link::{ANSWER_LIMIT, CONNECT_LIMIT};
-use crate::{assignment::Assignment, convert, pauses::Pauses, wire};
+use super::{link::ANSWER_LIMIT, reach::Reach};
+use crate::{assignment::Assignment, convert, pauses::Pauses};
 
 /// How long a target that is away is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -103,7 +100,7 @@ struct Told {
 impl Comparison {
     /// With `point` of the assignment's chain. Nothing is dialled before the first question.
     pub(crate) fn with(
-        assignment: &Assignment,
+        (assignment, reach): (&Assignment, &Reach),
         point: Sequence,
         proof: Proof,
     ) -> Result<Self, ComparisonError> {
@@ -111,28 +108,25 @@ impl Comparison {
             Proof::Noted => v1::HashedFrom::Index,
             Proof::Read => v1::HashedFrom::Data,
         };
-        Self::of(assignment, point, hashed_from)
+        Self::of((assignment, reach), point, hashed_from)
     }
 
     /// With the seeds of the assignment's chain, as they are now.
-    pub(crate) fn with_seed(assignment: &Assignment) -> Result<Self, ComparisonError> {
-        Self::of(assignment, Sequence(0), v1::HashedFrom::Seed)
+    pub(crate) fn with_seed(assignment: &Assignment, reach: &Reach) -> Result<Self, ComparisonError> {
+        Self::of((assignment, reach), Sequence(0), v1::HashedFrom::Seed)
     }
 
     fn of(
-        assignment: &Assignment,
+        (assignment, reach): (&Assignment, &Reach),
         point: Sequence,
         hashed_from: v1::HashedFrom,
     ) -> Result<Self, ComparisonError> {
-        let endpoint = &assignment.target_endpoint;
-        let address = |source| ComparisonError::Address {
-            endpoint: endpoint.clone(),
-            source,
-        };
-        let dialled = Endpoint::from_shared(endpoint.clone()).map_err(address)?;
-        let channel = wire::client_endpoint(dialled)
-            .connect_timeout(CONNECT_LIMIT)
-            .connect_lazy();
+        let channel = reach
+            .connect_when_needed()
+            .map_err(|source| ComparisonError::Address {
+                endpoint: reach.to_string(),
+                source,
+            })?;
         Ok(Self {
             client: ReplicationClient::new(channel),
             request: v1::CompareRequest {

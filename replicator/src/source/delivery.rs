@@ -21,6 +21,7 @@ use super::{
     link_pace::LinkPace,
     pace::Pace,
     packing::Packers,
+    reach::Reach,
     tuning::Tuning,
     volumes::ChainVolumes,
 };
@@ -56,6 +57,7 @@ pub(crate) enum DeliveryError {
 pub(crate) struct Lane {
     pub(crate) assignment: Assignment,
     pub(crate) link: Link,
+    pub(crate) reach: Reach,
     pub(crate) pace: Pace,
     /// Of the link that other VMs share; none if that is not limited.
     pub(crate) link_pace: Option<LinkPace>,

@@ -28,6 +28,7 @@ use super::{
     pace::Pace,
     packing::Packers,
     placed::PlacedSource,
+    reach::Reach,
     state::{SourcePhase, SourceState, TrackingLost},
     tuning::Tuning,
     volumes::{ChainVolumes, OpenCycleFits},
@@ -63,6 +64,7 @@ pub(crate) enum Ended {
 pub(crate) struct Engine<S: Source> {
     pub(crate) assignment: Assignment,
     pub(crate) source: PlacedSource<S>,
+    pub(crate) reach: Reach,
     pub(crate) state: watch::Sender<SourceState>,
     pub(crate) metrics: Metrics,
     pub(crate) packers: Packers,
@@ -140,7 +142,7 @@ impl<S: Source> Engine<S> {
         let stop = self.stop.clone();
         let link = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            link = Link::open(&self.assignment) => link?,
+            link = Link::open(&self.assignment, &self.reach) => link?,
         };
         let tuning = Tuning::new(link.welcome.clock.round_trip());
         let welcome = link.welcome.clone();
@@ -151,6 +153,7 @@ impl<S: Source> Engine<S> {
             assignment: self.assignment.clone(),
             volumes,
             link,
+            reach: self.reach.clone(),
             pace: Pace::new(self.assignment.bandwidth),
             link_pace: self.assignment.link.as_ref().map(|limit| self.links.by(limit)),
             packers: self.packers.clone(),

@@ -7,9 +7,12 @@ use farshore_proto::v1::{self, replication_client::ReplicationClient, source_mes
 use farshore_transfer::{HeldCycle, PROTOCOL_VERSIONS, PointHead, TargetHead, Watermark};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::Streaming;
 
-use super::clock::{ClockEstimate, Exchange};
+use super::{
+    clock::{ClockEstimate, Exchange},
+    reach::Reach,
+};
 use crate::{
     assignment::Assignment,
     convert::{self, Malformed},
@@ -112,18 +115,13 @@ pub(crate) enum LinkError {
 }
 
 impl Link {
-    /// Dials the target of `assignment` and says hello.
-    pub(crate) async fn open(assignment: &Assignment) -> Result<Self, LinkError> {
-        let endpoint = &assignment.target_endpoint;
+    /// Reaches the target of `assignment` and says hello.
+    pub(crate) async fn open(assignment: &Assignment, reach: &Reach) -> Result<Self, LinkError> {
         let unreachable = |source: tonic::transport::Error| LinkError::Unreachable {
-            endpoint: endpoint.clone(),
+            endpoint: reach.to_string(),
             source: Box::new(source),
         };
-        let channel = wire::client_endpoint(Endpoint::from_shared(endpoint.clone()).map_err(unreachable)?)
-            .connect_timeout(CONNECT_LIMIT)
-            .connect()
-            .await
-            .map_err(unreachable)?;
+        let channel = reach.connect().await.map_err(unreachable)?;
         let mut client = ReplicationClient::new(channel).max_decoding_message_size(wire::MAX_MESSAGE_BYTES);
         let (outgoing, receiver) = mpsc::channel(OUTGOING_MESSAGES);
         let sent = WallTime::now();

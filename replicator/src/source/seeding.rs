@@ -17,6 +17,7 @@ use super::{
     delivery::{DeliveryError, chain},
     link::Welcomed,
     packing::{self, Packers},
+    reach::Reach,
     reading,
     tuning::Tuning,
     worklist::{Batch, Piece},
@@ -48,12 +49,13 @@ impl Seed {
     pub(crate) fn named_by(
         welcome: &Welcomed,
         assignment: &Assignment,
+        reach: &Reach,
     ) -> Result<Option<Self>, ComparisonError> {
         if welcome.seeds.is_empty() || welcome.newest.is_some() {
             return Ok(None);
         }
         Ok(Some(Self {
-            comparison: Comparison::with_seed(assignment)?,
+            comparison: Comparison::with_seed(assignment, reach)?,
             sizes: welcome.seeds.iter().copied().collect(),
             changes: 0,
         }))

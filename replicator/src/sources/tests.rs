@@ -59,7 +59,11 @@ async fn open(directory: &TempDir) -> Sources {
     Sources::open(
         directory.path(),
         (scratch, PathBuf::from("farshore")),
-        (Plaintext::LoopbackOnly, Groups::new(own, Plaintext::LoopbackOnly)),
+        Peers {
+            plaintext: Plaintext::LoopbackOnly,
+            offers: Offers::default(),
+            groups: Groups::new(own, Plaintext::LoopbackOnly),
+        },
         metrics,
     )
     .await

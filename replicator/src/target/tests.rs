@@ -62,7 +62,11 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        tokio::spawn(crate::serve(listener, targets.clone(), stop.clone()));
+        tokio::spawn(crate::listening::serve_at(
+            listener,
+            targets.clone(),
+            stop.clone(),
+        ));
         Self {
             targets,
             endpoint,

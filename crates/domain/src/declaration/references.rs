@@ -177,6 +177,7 @@ fn check_vm(all: &DeclarationSet, vm: &ProtectedVm) -> Vec<Refusal> {
         }
     }
     refusals.extend(check_network(all, vm));
+    refusals.extend(check_dialling(all, vm));
     refusals.extend(check_claims(all, vm));
     refusals
 }
@@ -249,6 +250,19 @@ fn check_network(all: &DeclarationSet, vm: &ProtectedVm) -> Option<Refusal> {
     })
 }
 
+fn check_dialling(all: &DeclarationSet, vm: &ProtectedVm) -> Option<Refusal> {
+    let from = all.site(&vm.source().site)?;
+    let to = all.site(&vm.target().site)?;
+    if from.dialler(to).is_some() {
+        return None;
+    }
+    Some(Refusal::NobodyDials {
+        vm: vm.name().clone(),
+        from: from.name().clone(),
+        to: to.name().clone(),
+    })
+}
+
 fn check_site(
     existing: &DeclarationSet,
     merged: &DeclarationSet,
@@ -285,7 +299,13 @@ fn check_site(
         to: to.clone(),
         meant: merged.nearest(Kind::Site, to),
     });
-    in_use.chain(missing).collect()
+    let told_themselves = |vm: &&ProtectedVm| !applied.contains(&key(Kind::ProtectedVm, vm.name()));
+    let cut_off = merged
+        .vms()
+        .filter(told_themselves)
+        .filter(|vm| vm.source().site == *site.name() || vm.target().site == *site.name())
+        .filter_map(|vm| check_dialling(merged, vm));
+    in_use.chain(missing).chain(cut_off).collect()
 }
 
 fn effect_of(existing: Option<&Declaration>, applied: &Declaration) -> Effect {

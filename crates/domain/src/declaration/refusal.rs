@@ -161,6 +161,18 @@ pub enum Refusal {
         /// What may have been meant.
         meant: Option<Name>,
     },
+    /// Of a VM's two sites, neither can be dialled by the other.
+    #[error(
+        "{vm} goes from the Site {from} to the Site {to}, which both have `inbound: closed`: neither can dial the other"
+    )]
+    NobodyDials {
+        /// Which VM.
+        vm: Name,
+        /// Its source site.
+        from: Name,
+        /// Its target site.
+        to: Name,
+    },
     /// A site to which others have links cannot be deleted.
     #[error("{key} is where links lead of {}", listed(sites))]
     Linked {
@@ -202,6 +214,7 @@ impl Refusal {
             Self::MemberUnfit { .. } => "member-unfit",
             Self::MonitorClaimed { .. } => "monitor-claimed",
             Self::DiskClaimed { .. } => "disk-claimed",
+            Self::NobodyDials { .. } => "nobody-dials",
             Self::NetworkInUse { .. } | Self::InUse { .. } | Self::Linked { .. } => "in-use",
             Self::NotFound { .. } => "not-found",
         }

@@ -21,6 +21,8 @@ pub struct Site {
     #[serde(skip)]
     name: Name,
     provider: Provider,
+    #[serde(skip_serializing_if = "Inbound::is_open")]
+    inbound: Inbound,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     networks: Vec<Network>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -33,6 +35,25 @@ pub struct Site {
 pub enum Provider {
     /// QEMU processes on the site's hosts.
     Qemu,
+}
+
+/// Whether replicators of other sites can dial those of this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Inbound {
+    /// They can.
+    Open,
+    /// They cannot: this site's replicators dial them.
+    Closed,
+}
+
+/// Which replicator opens the connections between a protected VM's two sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialler {
+    /// That of the source site.
+    Source,
+    /// That of the target site.
+    Target,
 }
 
 /// A network of a site.
@@ -56,6 +77,22 @@ impl Site {
     #[must_use]
     pub fn provider(&self) -> Provider {
         self.provider
+    }
+
+    /// Whether replicators of other sites can dial its own.
+    #[must_use]
+    pub fn inbound(&self) -> Inbound {
+        self.inbound
+    }
+
+    /// Who dials where VMs go from this site to `target`: the source, unless the target cannot be dialled. `None` if neither can be.
+    #[must_use]
+    pub fn dialler(&self, target: &Self) -> Option<Dialler> {
+        match (self.inbound, target.inbound) {
+            (_, Inbound::Open) => Some(Dialler::Source),
+            (Inbound::Open, Inbound::Closed) => Some(Dialler::Target),
+            (Inbound::Closed, Inbound::Closed) => None,
+        }
     }
 
     /// Its networks, in the order of the document.
@@ -83,9 +120,12 @@ impl Site {
     }
 
     pub(super) fn read(name: Option<Name>, spec: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
-        let fields = Fields::open(spec, &["provider", "networks", "links"], problems)?;
+        let fields = Fields::open(spec, &["provider", "inbound", "networks", "links"], problems)?;
         let provider = fields.required("provider", problems, |provider, problems| {
             provider.choice("a provider", &[("qemu", Provider::Qemu)], problems)
+        });
+        let inbound = fields.optional("inbound", problems, |inbound, problems| {
+            inbound.choice("what `inbound` can be", &Inbound::NAMES, problems)
         });
         let networks = fields.optional("networks", problems, |networks, problems| {
             let read = networks.list(MAX_NETWORKS, problems, Network::read)?;
@@ -102,6 +142,7 @@ impl Site {
         Some(Self {
             name: name?,
             provider: provider?,
+            inbound: inbound?.unwrap_or(Inbound::Open),
             networks: networks?.unwrap_or_default(),
             links: links?.unwrap_or_default(),
         })
@@ -115,6 +156,15 @@ impl Provider {
         match self {
             Self::Qemu => "qemu",
         }
+    }
+}
+
+impl Inbound {
+    const NAMES: [(&'static str, Self); 2] = [("open", Self::Open), ("closed", Self::Closed)];
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_open(&self) -> bool {
+        *self == Self::Open
     }
 }
 

@@ -40,10 +40,6 @@ async fn a_stream_that_does_not_begin_well_is_refused_with_the_reason() {
             "`register.replication_endpoint` is not",
         ),
         (
-            with(|register| register.replication_endpoint = String::new()),
-            "`register.replication_endpoint` is missing",
-        ),
-        (
             with(|register| {
                 register.sent_at = Some(prost_types::Timestamp {
                     seconds: -1,

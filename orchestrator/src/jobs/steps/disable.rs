@@ -1,9 +1,13 @@
 //! The steps that take protection away.
 
+use farshore_domain::declaration::Inbound;
 use farshore_proto::v1::{self, command, command_result::Outcome};
 
 use super::{Achieved, Place, SHORT, Trouble, unexpected};
-use crate::{jobs::Engine, records::VmRecord};
+use crate::{
+    jobs::Engine,
+    records::{self, VmRecord},
+};
 
 impl Engine {
     pub(super) async fn remove_mobility(&self, place: Place<'_>) -> Result<Achieved, Trouble> {
@@ -16,11 +20,13 @@ impl Engine {
         )))
     }
 
-    /// Has the target forget the older copies of a chain that never got a point. A target that is away holds nothing up: what it
-    /// keeps of them is a note that nobody uses any more.
+    /// Has the target forget the older copies of a chain that never got a point, and the source that it dials. A target that is away
+    /// holds nothing up: what it keeps of them is a note that nobody uses any more, and a source that it does not know refuses it.
     async fn forget_seeds(&self, place: Place<'_>, vm: &VmRecord) -> Result<&'static str, Trouble> {
         let declared = self.declared(place.job)?;
-        if declared.target().seed.is_empty() || vm.tenure.is_none() {
+        let target = records::declared_site(&*self.store, &declared.target().site)?;
+        let target_dials = target.is_some_and(|site| site.inbound() == Inbound::Closed);
+        if vm.tenure.is_none() || (declared.target().seed.is_empty() && !target_dials) {
             return Ok("");
         }
         let body = command::Body::ForgetSeeds(v1::ForgetSeeds {
@@ -37,9 +43,9 @@ impl Engine {
                 tracing::warn!(
                     vm = vm.name,
                     reason,
-                    "the target does not forget the seeds of a VM"
+                    "the target does not forget the seeds or the source of a VM"
                 );
-                Ok("; the target still has a note of its seeds")
+                Ok("; the target still has a note of its seeds or its source")
             }
             Err(error @ Trouble::Store(_)) => Err(error),
         }

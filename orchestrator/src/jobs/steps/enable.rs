@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use farshore_blocks::Incarnation;
-use farshore_domain::{declaration::ProtectedVm, protection::Sight};
+use farshore_domain::{
+    declaration::{Dialler, Name, ProtectedVm},
+    protection::Sight,
+};
 use farshore_proto::v1::{self, SourcePhase, command, command_result::Outcome};
 
 use super::{Achieved, Place, SHORT, Trouble, epoch_from_wire, epoch_to_wire, unexpected};
@@ -108,11 +111,27 @@ impl Engine {
         }
     }
 
+    /// Who opens the connections between the VM's sites.
+    fn dialler(&self, declared: &ProtectedVm) -> Result<Dialler, Trouble> {
+        let site = |name: &Name| records::declared_site(&*self.store, name);
+        let source = site(&declared.source().site)?;
+        let target = site(&declared.target().site)?;
+        // Neither can be missing while the VM is declared.
+        let (Some(source), Some(target)) = (source, target) else {
+            return Ok(Dialler::Source);
+        };
+        source
+            .dialler(&target)
+            .ok_or_else(|| Trouble::give_up("both sites have `inbound: closed`: neither can dial the other"))
+    }
+
     pub(super) async fn install_and_prepare(&self, place: Place<'_>) -> Result<Achieved, Trouble> {
         let declared = self.declared(place.job)?;
         let vm = self.vm(place.job)?;
-        let tenure = self.prepare_target(place, &declared, &vm).await?;
         let chosen = self.choose_source_replicator(place, &declared)?;
+        let tenure = self
+            .prepare_target(place, (&declared, &vm), chosen.as_deref())
+            .await?;
         self.grant(place, (tenure, chosen)).await?;
         self.install_source(place, &declared, &vm, tenure).await?;
         Ok(Achieved::nothing_to_keep(format!(
@@ -124,15 +143,30 @@ impl Engine {
     async fn prepare_target(
         &self,
         place: Place<'_>,
-        declared: &ProtectedVm,
-        vm: &VmRecord,
+        (declared, vm): (&ProtectedVm, &VmRecord),
+        source_replicator: Option<&str>,
     ) -> Result<Tenure, Trouble> {
+        let source_endpoint = match self.dialler(declared)? {
+            Dialler::Source => String::new(),
+            Dialler::Target => {
+                let view = self.replicators.reports().borrow().clone();
+                let endpoint = source_replicator.and_then(|name| replicators::endpoint_of(&view, name));
+                endpoint.ok_or_else(|| Trouble::TryAgain {
+                    reason: format!(
+                        "the replicator of the site {} that is to replicate it does not listen for its target",
+                        declared.source().site
+                    ),
+                    answered: false,
+                })?
+            }
+        };
         let body = command::Body::PrepareTarget(v1::PrepareTarget {
             chain: vm.chain.as_bytes().to_vec().into(),
             vm: vm.name.clone(),
             volumes: machine::volumes_to_wire(&vm.volumes),
             holder: vm.holder.as_bytes().to_vec().into(),
             seeds: machine::seeds(declared),
+            source_endpoint,
         });
         let site = declared.target().site.as_str();
         let outcome = self
@@ -184,13 +218,17 @@ impl Engine {
         vm: &VmRecord,
         tenure: Tenure,
     ) -> Result<(), Trouble> {
-        let target = declared.target().site.as_str();
         let view = self.replicators.reports().borrow().clone();
-        let target_endpoint =
-            replicators::replication_endpoint(&view, target).ok_or_else(|| Trouble::TryAgain {
-                reason: format!("no replicator of the site {target} offers a vault"),
-                answered: false,
-            })?;
+        let target_endpoint = match self.dialler(declared)? {
+            Dialler::Source => {
+                let target = declared.target().site.as_str();
+                replicators::vault_endpoint(&view, target).ok_or_else(|| Trouble::TryAgain {
+                    reason: format!("no replicator of the site {target} offers a vault that can be dialled"),
+                    answered: false,
+                })?
+            }
+            Dialler::Target => String::new(),
+        };
         let policy = records::declared_policy(&*self.store, declared.policy())?.ok_or_else(|| {
             Trouble::give_up(format!(
                 "the policy {} is not declared any more",

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use farshore_blocks::clock::WallTime;
 use farshore_proto::v1::{self, command::Body, command_result::Outcome, start_recovery::Network};
 
-use super::Fault;
+use super::{Fault, SOURCE, VAULT};
 
 #[derive(Clone, Default)]
 pub(crate) struct World {
@@ -21,6 +21,8 @@ pub(crate) struct World {
     pub(crate) retention: BTreeMap<Vec<u8>, v1::Retention>,
     /// By chain: the older copies of volumes that its target was told of.
     pub(crate) seeds: BTreeMap<Vec<u8>, Vec<v1::SeedPath>>,
+    /// Which sources the target dials, and where.
+    pub(crate) dialled: BTreeMap<Vec<u8>, String>,
     /// By chain: the newest sequence.
     pub(crate) points: BTreeMap<Vec<u8>, u64>,
     /// By sequence: the pins of points, of whichever chain.
@@ -56,6 +58,11 @@ impl World {
             }),
             Body::PrepareTarget(prepare) => {
                 self.seeds.insert(prepare.chain.to_vec(), prepare.seeds.clone());
+                if !prepare.source_endpoint.is_empty() {
+                    assert_eq!(prepare.source_endpoint, SOURCE);
+                    self.dialled
+                        .insert(prepare.chain.to_vec(), prepare.source_endpoint.clone());
+                }
                 Outcome::TargetPrepared(v1::TargetPrepared {
                     vault_incarnation: vec![9; 16].into(),
                     epoch: Some(self.grant(&prepare.chain, &prepare.holder)),
@@ -89,6 +96,7 @@ impl World {
             }
             Body::ForgetSeeds(forget) => {
                 self.seeds.remove(forget.chain.as_ref());
+                self.dialled.remove(forget.chain.as_ref());
                 Outcome::SeedsForgotten(v1::SeedsForgotten {})
             }
             Body::Fence(fence) => Outcome::FenceRaised(v1::FenceRaised {
@@ -108,7 +116,8 @@ impl World {
     }
 
     fn install_source(&mut self, install: &v1::InstallSource) -> v1::SourceInstalled {
-        assert_eq!(install.target_endpoint, "http://10.0.0.2:7201");
+        let is_dialled = self.dialled.contains_key(install.chain.as_ref());
+        assert_eq!(install.target_endpoint, if is_dialled { "" } else { VAULT });
         let vm = install.machine.as_ref().unwrap().vm.clone();
         let installed = (vm, v1::SourcePhase::Installed);
         let disks = install.machine.as_ref().unwrap().disks.clone();

@@ -44,7 +44,7 @@ impl Delivery<'_> {
                 () = stop.cancelled() => return Err(DeliveryError::Stopped),
                 opened = async {
                     tokio::time::sleep(pause).await;
-                    Link::open(&self.lane.assignment).await
+                    Link::open(&self.lane.assignment, &self.lane.reach).await
                 } => opened,
             };
             match opened {

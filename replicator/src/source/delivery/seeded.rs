@@ -16,7 +16,11 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 impl Delivery<'_> {
     /// What the target has of the disks already, if it named anything.
     pub(crate) fn seed(&self) -> Result<Option<Seed>, DeliveryError> {
-        Ok(Seed::named_by(&self.lane.link.welcome, &self.lane.assignment)?)
+        Ok(Seed::named_by(
+            &self.lane.link.welcome,
+            &self.lane.assignment,
+            &self.lane.reach,
+        )?)
     }
 
     /// As [`Delivery::ship`], but of what `seed` has only digests travel.

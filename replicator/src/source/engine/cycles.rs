@@ -178,7 +178,7 @@ impl<S: Source> Engine<S> {
         } else {
             let mut work = Worklist::new(Purpose::ResyncScan, capture.volumes(), &[]);
             let candidates = work.data_left();
-            let mut base = Comparison::with(&self.assignment, self.newest(), Proof::Noted)
+            let mut base = Comparison::with((&self.assignment, &self.reach), self.newest(), Proof::Noted)
                 .map_err(DeliveryError::from)?
                 .of_volumes(delivery.chain_volumes().sealed_places());
             delivery
@@ -307,7 +307,11 @@ impl<S: Source> Engine<S> {
     ) -> Result<(), AuditError> {
         let replica = match &mut self.replica {
             Some(replica) => replica,
-            none => none.insert(Comparison::with(&self.assignment, point, Proof::Read)?),
+            none => none.insert(Comparison::with(
+                (&self.assignment, &self.reach),
+                point,
+                Proof::Read,
+            )?),
         };
         self.audit.compare(capture, (point, replica)).await
     }

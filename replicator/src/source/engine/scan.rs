@@ -95,15 +95,17 @@ impl<S: Source> Engine<S> {
             (None, Some(mut seed)) => {
                 Box::pin(delivery.ship_seeded((&capture, &mut seed), &mut work, progress)).await
             }
-            (Some(base), _) => match Comparison::with(&self.assignment, base.sequence, Proof::Noted) {
-                Ok(base) => {
-                    let mut base = base.of_volumes(delivery.chain_volumes().sealed_places());
-                    delivery
-                        .ship_differing((&capture, &mut base), &mut work, progress)
-                        .await
+            (Some(base), _) => {
+                match Comparison::with((&self.assignment, &self.reach), base.sequence, Proof::Noted) {
+                    Ok(base) => {
+                        let mut base = base.of_volumes(delivery.chain_volumes().sealed_places());
+                        delivery
+                            .ship_differing((&capture, &mut base), &mut work, progress)
+                            .await
+                    }
+                    Err(error) => Err(error.into()),
                 }
-                Err(error) => Err(error.into()),
-            },
+            }
         };
         self.finish(capture, &shipped).await?;
         shipped?;

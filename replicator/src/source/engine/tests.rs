@@ -3,6 +3,7 @@
 mod changing_disks;
 mod lying_target;
 mod memory_vm;
+mod offered;
 mod seeds;
 mod wire_cutter;
 
@@ -20,6 +21,7 @@ use wire_cutter::WireCutter;
 use super::*;
 use crate::{
     assignment::{AssignedVolume, SourcePlace, Standing},
+    source::Offers,
     target::Targets,
 };
 
@@ -37,19 +39,27 @@ struct Target {
 
 impl Target {
     async fn start(directory: &Path) -> Self {
-        let path = directory.join("vault");
-        let vault = Vault::open(&path).or_else(|_| Vault::create(&path)).unwrap();
-        let targets = Targets::open(vault, &directory.join("target")).unwrap();
+        let targets = Self::open(directory);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(crate::serve(listener, targets.clone(), stop.clone()));
+        let serving = tokio::spawn(crate::listening::serve_at(
+            listener,
+            targets.clone(),
+            stop.clone(),
+        ));
         Self {
             targets,
             endpoint,
             stop,
             serving,
         }
+    }
+
+    fn open(directory: &Path) -> Targets {
+        let path = directory.join("vault");
+        let vault = Vault::open(&path).or_else(|_| Vault::create(&path)).unwrap();
+        Targets::open(vault, &directory.join("target")).unwrap()
     }
 
     async fn stop(self) {
@@ -144,11 +154,17 @@ impl Running {
     }
 
     fn start_of(source: MemorySource, assignment: Assignment) -> Self {
+        let reach = Reach::of(&assignment, &Offers::default());
+        Self::start_reaching(source, assignment, reach)
+    }
+
+    fn start_reaching(source: MemorySource, assignment: Assignment, reach: Reach) -> Self {
         let (sender, state) = watch::channel(SourceState::new(SourcePhase::Connecting));
         let stop = CancellationToken::new();
         let metrics = Metrics::new().unwrap();
         let engine = Engine {
             source: PlacedSource::new(source),
+            reach,
             state: sender,
             metrics: metrics.clone(),
             packers: Packers::new(),

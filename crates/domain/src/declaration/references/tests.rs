@@ -1,7 +1,7 @@
 //! What an apply creates, changes, leaves alone and refuses, by what is there already.
 
 use super::*;
-use crate::declaration::parse_manifest;
+use crate::declaration::{Dialler, parse_manifest};
 
 fn read(text: &str) -> Vec<Declaration> {
     parse_manifest("test.yaml", text).unwrap_or_else(|errors| panic!("{errors}"))
@@ -325,4 +325,33 @@ fn a_second_monitor_belongs_to_one_vm() {
             "ProtectedVm b: monitor-claimed: b names the monitor /run/b of the Site east, which is that of a",
         ]
     );
+}
+
+#[test]
+fn of_two_sites_one_must_be_one_that_the_other_can_dial() {
+    let closed = |name: &str| {
+        let text = format!(
+            "{{apiVersion: farshore/v1, kind: Site, metadata: {{name: {name}}}, spec: {{provider: qemu, inbound: closed}}}}"
+        );
+        read(&text).remove(0)
+    };
+    let shop = vm("shop", "gold", "/run/shop", "site: west");
+    let one = [
+        shop.clone(),
+        site("east", ""),
+        closed("west"),
+        policy("gold", "2s"),
+    ];
+    assert_eq!(refusals(&[], &one), [""; 0]);
+    let why = "nobody-dials: shop goes from the Site east to the Site west, which both have `inbound: closed`: neither \
+               can dial the other";
+    assert_eq!(refusals(&one, &[closed("east")]), [format!("Site east: {why}")]);
+    let both = [closed("east"), shop.clone()];
+    assert_eq!(refusals(&one, &both), [format!("ProtectedVm shop: {why}")]);
+    let (east, west) = (site("east", ""), closed("west"));
+    let set: DeclarationSet = [east, west].into_iter().collect();
+    let [east, west] = ["east", "west"].map(|name| set.site(&name.parse().unwrap()).unwrap());
+    assert_eq!(east.dialler(west), Some(Dialler::Target));
+    assert_eq!(west.dialler(east), Some(Dialler::Source));
+    assert_eq!(east.dialler(east), Some(Dialler::Source));
 }

@@ -252,8 +252,11 @@ async fn a_seed_that_keeps_changing_is_given_up() {
     let vm = filled();
     let seeded = Seeded::start(directory.path(), &vm.disks()).await;
     let assignment = assignment(&seeded.target.endpoint, seeded.epoch);
-    let link = Link::open(&assignment).await.unwrap();
-    let mut seed = Seed::named_by(&link.welcome, &assignment).unwrap().unwrap();
+    let reach = Reach::of(&assignment, &Offers::default());
+    let link = Link::open(&assignment, &reach).await.unwrap();
+    let mut seed = Seed::named_by(&link.welcome, &assignment, &reach)
+        .unwrap()
+        .unwrap();
     let mut source = MemorySource::new(Arc::clone(&vm));
     source.begin_scan(Sequence(1)).await.unwrap();
     let capture = source.begin(CaptureKind::Scan, Sequence(1)).await.unwrap();

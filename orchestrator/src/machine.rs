@@ -103,6 +103,7 @@ pub fn link_to_wire(link: &Link) -> v1::LinkLimit {
         to: link.to().to_string(),
         bytes_per_second: rate(link.bandwidth_limit()),
         hours: hours.collect(),
+        connections: link.connections().unwrap_or(0),
     }
 }
 

@@ -117,6 +117,7 @@ fn link_limit_out(limit: LinkLimit) -> v1::LinkLimit {
         to: limit.to,
         bytes_per_second: limit.bandwidth.map_or(0, |rate| rate.0),
         hours: hours.collect(),
+        connections: limit.connections.unwrap_or(0),
     }
 }
 
@@ -142,6 +143,7 @@ fn link_limit_in(limit: v1::LinkLimit) -> Result<LinkLimit, Malformed> {
         to: limit.to,
         bandwidth: rate(limit.bytes_per_second),
         hours: hours.collect::<Result<_, _>>()?,
+        connections: Some(limit.connections).filter(|most| *most > 0),
     })
 }
 

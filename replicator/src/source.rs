@@ -2,6 +2,7 @@
 
 mod application;
 mod audit;
+mod carriers;
 mod clock;
 mod comparison;
 mod compression;
@@ -23,6 +24,7 @@ mod seeding;
 mod state;
 mod tuning;
 mod volumes;
+mod width;
 mod worklist;
 
 pub(crate) use application::ApplicationPoints;

@@ -1,6 +1,7 @@
 //! The target's side of replication: the vault, who is writing which chain, what is kept of it and what of that is
 //! damaged, the vault's upkeep, and the gRPC service that sources dial.
 
+mod carriers;
 mod comparing;
 mod damage;
 mod dialling;

@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::sockopt::set_tcp_congestion;
+
 use farshore_tests::{
     eventually,
     namespace::{Namespace, inside},
@@ -51,6 +53,25 @@ impl Line {
         Self { wan, first, second }
     }
 
+    /// Bytes a second that so many connections carry together, each sending without a pause for so long after a second of beginning.
+    fn rate_of(&self, connections: usize, lasting: Duration) -> u64 {
+        let listener = inside(self.second.name(), || TcpListener::bind((SECOND, 0)).unwrap());
+        let to = listener.local_addr().unwrap();
+        let until = Instant::now() + Duration::from_secs(1) + lasting;
+        thread::scope(|scope| {
+            for _ in 0..connections {
+                scope.spawn(|| inside(self.first.name(), || send_until(to, until)));
+                let (mut stream, _) = listener.accept().unwrap();
+                scope.spawn(move || std::io::copy(&mut stream, &mut std::io::sink()).unwrap());
+            }
+            thread::sleep(Duration::from_secs(1));
+            let before = self.wan.counts(Way::There).bytes;
+            thread::sleep(lasting);
+            let carried = self.wan.counts(Way::There).bytes - before;
+            carried * 1000 / u64::try_from(lasting.as_millis()).unwrap()
+        })
+    }
+
     /// Sends these bytes from the first end to the second, and gives what arrives and how long that took from the
     /// connection on.
     fn transfer(&self, bytes: &[u8]) -> (Vec<u8>, Duration) {
@@ -72,6 +93,17 @@ fn send(to: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect_timeout(&to, SOON).unwrap();
     stream.set_write_timeout(Some(SOON)).unwrap();
     stream.write_all(bytes).unwrap();
+}
+
+fn send_until(to: SocketAddr, until: Instant) {
+    let mut stream = TcpStream::connect_timeout(&to, SOON).unwrap();
+    // What most kernels have by default.
+    set_tcp_congestion(&stream, "cubic").unwrap();
+    stream.set_write_timeout(Some(SOON)).unwrap();
+    let buffer = vec![7; 256 * 1024];
+    while Instant::now() < until {
+        stream.write_all(&buffer).unwrap();
+    }
 }
 
 /// Bytes of which no two pages are alike.
@@ -152,4 +184,12 @@ fn a_cut_stops_everything_and_what_it_stopped_goes_on_when_it_is_healed() {
         line.wan.heal();
         assert!(transfer.join().unwrap() == sent);
     });
+}
+
+#[test]
+fn several_connections_carry_more_than_one_where_packets_are_lost() {
+    let line = Line::new(&WanOptions::even(ROUND_TRIP, 25 * MB).losing(1000));
+    let [one, four] = [1, 4].map(|connections| line.rate_of(connections, Duration::from_secs(4)));
+    println!("{one} bytes a second by one connection, {four} by four");
+    assert!(four > 2 * one, "{one} {four}");
 }

@@ -62,6 +62,22 @@ fn program_text(path: &Path) {
     disk.sync_all().unwrap();
 }
 
+/// Bytes that cannot be compressed.
+fn noise(bytes: u64) -> Vec<u8> {
+    let words = (0..bytes / 8).map(|word| {
+        let mixed = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    });
+    words.flat_map(u64::to_le_bytes).collect()
+}
+
+fn east(connections: u32) -> String {
+    format!(
+        "apiVersion: farshore/v1\nkind: Site\nmetadata: {{name: east}}\nspec:\n  provider: qemu\n  links:\n  \
+         - {{to: west, connections: {connections}}}\n"
+    )
+}
+
 fn lab_with_text() -> (Lab, PathBuf) {
     let mut lab = Lab::start(LabOptions {
         wan: Some(WanOptions::even(ROUND_TRIP, BYTES_PER_SECOND)),
@@ -134,4 +150,42 @@ fn a_cut_line_is_noticed_and_costs_no_more_than_a_window() {
     println!("{sent} bytes sent of {TEXT_BYTES}");
     assert!(sent <= TEXT_BYTES * 7 / 10 + WINDOW_BYTES, "{sent}");
     assert_the_newest_point_is(&lab, &root);
+}
+
+/// Bytes a second that pass while this many do.
+fn rate_of_the_next(lab: &Lab, bytes: u64) -> u64 {
+    let began = Instant::now();
+    let before = lab.wan().counts(Way::There).bytes;
+    let ended = passed(lab, before, bytes);
+    bytes * 1_000_000 / u64::try_from((ended - began).as_micros()).unwrap()
+}
+
+#[test]
+fn where_a_connections_window_does_not_fill_the_line_several_connections_do() {
+    // A connection has 4 MiB at most to be sent again, of which half are on their way.
+    let mut lab = Lab::start(LabOptions {
+        wan: Some(WanOptions::even(Duration::from_millis(200), 40_000_000)),
+        ..LabOptions::default()
+    });
+    let _ = lab.apply(&east(1)).done();
+    let root = lab.vms().join("root.raw");
+    fs::write(&root, noise(288 * MIB)).unwrap();
+    let data = lab.vms().join("data.raw");
+    fs::write(&data, [1; 65536]).unwrap();
+    let before = lab.wan().counts(Way::There).bytes;
+    let _ = lab.protect_at_rest("db", &document(&root, &data)).done();
+    passed(&lab, before, 20 * MIB);
+    let one = rate_of_the_next(&lab, 40 * MIB);
+    let _ = lab.apply(&east(4)).done();
+    eventually(SYNC, "another connection carries", || {
+        lab.east.log().contains("on more connections").then_some(())
+    });
+    passed(&lab, lab.wan().counts(Way::There).bytes, 40 * MIB);
+    let several = rate_of_the_next(&lab, 50 * MIB);
+    lab.cli.vm_in("db", "Protected", SYNC);
+    println!("{one} bytes a second by one connection, {several} by several");
+    assert!(!lab.east.log().contains("stream cut"), "{}", lab.east.log());
+    assert_the_newest_point_is(&lab, &root);
+    // A busy machine, without optimisation, must not fail this.
+    assert!(several * 10 > one * 13, "{one} {several}");
 }

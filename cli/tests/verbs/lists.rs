@@ -170,6 +170,7 @@ fn site_with_a_link() -> ListSitesResponse {
         to: "west".to_owned(),
         bytes_per_second: 50 << 20,
         hours: vec![hours],
+        connections: 0,
     };
     let site = Site {
         name: "east".to_owned(),

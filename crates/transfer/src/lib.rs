@@ -2,12 +2,14 @@
 //! a source does once it has been welcomed. Shells own the streams and the disks; this crate decides.
 
 mod change;
+mod early;
 mod order;
 mod outbound;
 mod version;
 mod welcome;
 
 pub use change::Change;
+pub use early::{Early, TooEarly};
 pub use order::{Phase, Received, Violation, admit};
 pub use outbound::{AcknowledgementError, Message, Outbound, Watermark};
 pub use version::{NoCommonVersion, PROTOCOL_VERSIONS, Versions};

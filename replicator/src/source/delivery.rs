@@ -5,6 +5,7 @@ mod mending;
 mod seeded;
 mod shipping;
 mod telling;
+mod widening;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::{
     reach::Reach,
     tuning::Tuning,
     volumes::ChainVolumes,
+    width::Width,
 };
 use crate::{assignment::Assignment, convert, metrics::Metrics};
 use mending::{Mended, unknown};
@@ -63,6 +65,7 @@ pub(crate) struct Lane {
     pub(crate) link_pace: Option<LinkPace>,
     pub(crate) packers: Packers,
     pub(crate) tuning: Tuning,
+    pub(crate) width: Width,
     pub(crate) stop: CancellationToken,
     pub(crate) metrics: Metrics,
     pub(crate) volumes: ChainVolumes,

@@ -32,6 +32,7 @@ use super::{
     state::{SourcePhase, SourceState, TrackingLost},
     tuning::Tuning,
     volumes::{ChainVolumes, OpenCycleFits},
+    width::{self, Width},
 };
 use crate::{assignment::Assignment, metrics::Metrics, pauses::Pauses};
 
@@ -145,6 +146,7 @@ impl<S: Source> Engine<S> {
             link = Link::open(&self.assignment, &self.reach) => link?,
         };
         let tuning = Tuning::new(link.welcome.clock.round_trip());
+        let width = Width::new(width::MOST, link.welcome.clock.round_trip(), Instant::now());
         let welcome = link.welcome.clone();
         let volumes = ChainVolumes::of(&welcome, &self.assignment.volumes);
         self.source.place(volumes.of_disks());
@@ -158,6 +160,7 @@ impl<S: Source> Engine<S> {
             link_pace: self.assignment.link.as_ref().map(|limit| self.links.by(limit)),
             packers: self.packers.clone(),
             tuning,
+            width,
             stop,
             metrics: self.metrics.clone(),
         };

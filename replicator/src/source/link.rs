@@ -5,11 +5,13 @@ use std::time::Duration;
 use farshore_blocks::{ByteCount, ChangeDigest, Digest, Incarnation, Sequence, VolumeIndex, clock::WallTime};
 use farshore_proto::v1::{self, replication_client::ReplicationClient, source_message, target_message};
 use farshore_transfer::{HeldCycle, PROTOCOL_VERSIONS, PointHead, TargetHead, Watermark};
+use futures_util::{FutureExt, future::select_all};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::{
+    carriers::Carriers,
     clock::{ClockEstimate, Exchange},
     reach::Reach,
 };
@@ -30,6 +32,7 @@ pub(crate) struct Link {
     outgoing: mpsc::Sender<v1::SourceMessage>,
     incoming: Streaming<v1::TargetMessage>,
     pub(crate) welcome: Welcomed,
+    pub(crate) carriers: Carriers,
 }
 
 /// What the target said of the chain when it welcomed us.
@@ -141,11 +144,13 @@ impl Link {
         let target_message::Body::Welcome(welcome) = answer else {
             return Err(unexpected(&answer, "a welcome"));
         };
+        let carriers = Carriers::of(welcome.session.clone(), welcome.carriers);
         let welcome = welcomed(welcome, sent, WallTime::now())?;
         Ok(Self {
             outgoing,
             incoming,
             welcome,
+            carriers,
         })
     }
 
@@ -157,8 +162,33 @@ impl Link {
             .map_err(|_| LinkError::Ended)
     }
 
+    /// Sends changes on whichever connection takes them first; waits while none does.
+    pub(crate) async fn carry(&self, changes: v1::Changes) -> Result<(), LinkError> {
+        if self.carriers.count() == 0 {
+            return self.send(source_message::Body::Changes(changes)).await;
+        }
+        let own = async {
+            let place = self.outgoing.reserve().await.map_err(|_| LinkError::Ended)?;
+            let put = |changes| place.send(message(source_message::Body::Changes(changes)));
+            Ok(Box::new(put) as Box<dyn FnOnce(v1::Changes) + Send + '_>)
+        };
+        let places = self.carriers.places().map(FutureExt::boxed);
+        let (place, ..) = select_all(std::iter::once(own.boxed()).chain(places)).await;
+        place?(changes);
+        Ok(())
+    }
+
     /// The target's next message. May be dropped and called again without losing one.
     pub(crate) async fn receive(&mut self) -> Result<target_message::Body, LinkError> {
+        tokio::select! {
+            biased;
+            message = next(&mut self.incoming) => message,
+            error = self.carriers.broken() => Err(error),
+        }
+    }
+
+    /// What the stream says, whatever became of other connections.
+    pub(crate) async fn last_word(&mut self) -> Result<target_message::Body, LinkError> {
         next(&mut self.incoming).await
     }
 

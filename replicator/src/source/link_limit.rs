@@ -18,6 +18,9 @@ pub(crate) struct LinkLimit {
     /// Bytes a second outside the hours; `None` is not limited.
     pub(crate) bandwidth: Option<ByteCount>,
     pub(crate) hours: Vec<LimitedHours>,
+    /// How many connections a VM's changes may travel on; `None` is as many as are taken to be enough.
+    #[serde(default)]
+    pub(crate) connections: Option<u32>,
 }
 
 /// Hours of the week with a limit of their own.
@@ -90,6 +93,7 @@ mod tests {
                     bandwidth: None,
                 },
             ],
+            connections: None,
         };
         for (day, hour, minute, expected) in [
             (0, 7, 59, Some(50)),
@@ -127,6 +131,7 @@ mod tests {
                 to_minute: 24 * 60,
                 bandwidth: Some(ByteCount(7)),
             }],
+            connections: None,
         };
         let limited = |day, hour, minute| limit.at(at(day, hour, minute)).is_some();
         assert!(limited(5, 0, 0) && limited(5, 23, 59));

@@ -63,6 +63,12 @@ impl LinkPace {
         drop(turn);
     }
 
+    /// How many connections a VM's changes may travel on, if that is said.
+    pub(crate) fn connections(&self) -> Option<usize> {
+        let connections = self.inner().limit.connections?;
+        usize::try_from(connections).ok()
+    }
+
     fn reserve(&self, bytes: ByteCount, at: WallTime, now: Instant) -> Instant {
         let mut inner = self.inner();
         let rate = inner.limit.at(at);
@@ -85,6 +91,7 @@ mod tests {
             to: "west".to_owned(),
             bandwidth: bytes_per_second.map(ByteCount),
             hours: Vec::new(),
+            connections: None,
         }
     }
 

@@ -102,6 +102,7 @@ async fn a_links_limit_is_gone_by_without_ending_an_engine_and_after_a_restart()
             to: to.to_owned(),
             bandwidth: Some(ByteCount(bytes)),
             hours: Vec::new(),
+            connections: None,
         }),
         ..FASTER
     };

@@ -1,7 +1,7 @@
 //! Every way in which a target refuses, as the source is told it.
 
 use farshore_proto::v1::{self, RefusalReason};
-use farshore_transfer::{NoCommonVersion, Violation};
+use farshore_transfer::{NoCommonVersion, TooEarly, Violation};
 use farshore_vault::{
     AbandonRefused, AppendRefused, BeginRefused, SealRefused, StorageError, SyncRefused, VaultError,
     VolumesRefused, WrongEpoch,
@@ -64,6 +64,12 @@ impl From<Malformed> for Refusal {
             Malformed::Missing(_) | Malformed::Refused { .. } => RefusalReason::Malformed,
         };
         Self::new(reason, error)
+    }
+}
+
+impl From<TooEarly> for Refusal {
+    fn from(error: TooEarly) -> Self {
+        Self::new(RefusalReason::Gap, error)
     }
 }
 

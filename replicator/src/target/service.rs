@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Targets,
+    carriers::{Carriers, CarryAnswers, SessionId},
     comparing::{Comparing, Hashes},
     refusal::Refusal,
     session::{self, Incoming, SessionStart},
@@ -32,6 +33,7 @@ const SEAT_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct ReplicationService {
     targets: Targets,
     comparing: Comparing,
+    carriers: Carriers,
     stop: CancellationToken,
 }
 
@@ -40,6 +42,7 @@ impl ReplicationService {
         Self {
             targets,
             comparing: Comparing::default(),
+            carriers: Carriers::default(),
             stop,
         }
     }
@@ -49,6 +52,7 @@ type Answers = mpsc::Sender<Result<v1::TargetMessage, Status>>;
 
 #[tonic::async_trait]
 impl Replication for ReplicationService {
+    type CarryStream = CarryAnswers;
     type CompareStream = Hashes;
     type ReplicateStream = ReceiverStream<Result<v1::TargetMessage, Status>>;
 
@@ -60,16 +64,24 @@ impl Replication for ReplicationService {
         Ok(Response::new(hashes))
     }
 
+    async fn carry(
+        &self,
+        request: Request<Streaming<v1::Carried>>,
+    ) -> Result<Response<Self::CarryStream>, Status> {
+        let answers = self.carriers.carry(request.into_inner()).await?;
+        Ok(Response::new(answers))
+    }
+
     async fn replicate(
         &self,
         request: Request<Streaming<v1::SourceMessage>>,
     ) -> Result<Response<Self::ReplicateStream>, Status> {
         let (answers, stream) = mpsc::channel(WAITING_ANSWERS);
-        let targets = self.targets.clone();
+        let serving = (self.targets.clone(), self.carriers.clone());
         let stop = self.stop.clone();
         let incoming = request.into_inner();
         tokio::spawn(async move {
-            if let Err(refusal) = converse(&targets, incoming, answers.clone(), stop).await {
+            if let Err(refusal) = converse(&serving, incoming, answers.clone(), stop).await {
                 tracing::warn!(
                     reason = refusal.reason.as_str_name(),
                     refusal.message,
@@ -85,7 +97,7 @@ impl Replication for ReplicationService {
 }
 
 async fn converse(
-    targets: &Targets,
+    (targets, carriers): &(Targets, Carriers),
     mut incoming: Streaming<v1::SourceMessage>,
     answers: Answers,
     stop: CancellationToken,
@@ -117,6 +129,7 @@ async fn converse(
         })?;
     let leave = seat.leave.clone();
     let (checked, waiting) = mpsc::channel(WAITING_MESSAGES);
+    let carried = carriers.register(start.session, checked.clone());
     let thread = session::spawn(targets.clone(), start, seat, waiting, answers);
     let ended = loop {
         let message = tokio::select! {
@@ -129,6 +142,10 @@ async fn converse(
         let Ok(Some(message)) = message else { break Ok(()) };
         match check(&mut phase, message).await {
             Ok(incoming) => {
+                carried.cycle.set(match phase {
+                    Phase::InCycle(cycle) => cycle,
+                    Phase::AwaitingHello | Phase::Idle => 0,
+                });
                 if checked.send(incoming).await.is_err() {
                     break Ok(());
                 }
@@ -136,6 +153,7 @@ async fn converse(
             Err(refusal) => break Err(refusal),
         }
     };
+    drop(carried);
     drop(checked);
     session::join(thread).await;
     ended
@@ -160,6 +178,7 @@ fn accept(targets: &Targets, hello: &v1::Hello, received: WallTime) -> Result<Se
     }
     Ok(SessionStart {
         version,
+        session: SessionId::random(),
         chain,
         epoch,
         hello_received_at: received,
@@ -184,7 +203,7 @@ async fn check(phase: &mut Phase, message: v1::SourceMessage) -> Result<Incoming
 }
 
 /// Decompressing takes a thread of its own; to check what came as it is takes no time.
-async fn changes_in(changes: v1::Changes) -> Result<Incoming, Refusal> {
+pub(super) async fn changes_in(changes: v1::Changes) -> Result<Incoming, Refusal> {
     let is_compressed = |frame: &v1::Frame| frame.encoding() == v1::FrameEncoding::Zstd;
     if !changes.frames.iter().any(is_compressed) {
         return Ok(Incoming::changes(changes)?);

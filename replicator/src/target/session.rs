@@ -10,16 +10,24 @@ use std::thread;
 
 use farshore_blocks::{ByteCount, ChainId, Epoch, clock::WallTime};
 use farshore_proto::v1::{self, target_message::Body};
-use farshore_transfer::PointHead;
+use farshore_transfer::{Early, PointHead};
 use farshore_vault::{
     ChainWriter, CycleBegin, CycleKind, OpenCycle, PointRecord, SealRequest, VolumeDescription,
 };
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
+use incoming::CarriedChanges;
 pub(crate) use incoming::{Incoming, SealWords};
 
-use super::{Targets, earliest_here, refusal::Refusal, seats::Seat, seeds::OpenSeeds};
+use super::{
+    Targets,
+    carriers::{self, SessionId},
+    earliest_here,
+    refusal::Refusal,
+    seats::Seat,
+    seeds::OpenSeeds,
+};
 use crate::convert;
 
 /// How much may be written before it is synced although more is waiting.
@@ -32,6 +40,7 @@ const WINDOW_BYTES: u64 = 32 * 1024 * 1024;
 pub(crate) struct SessionStart {
     /// Of the protocol.
     pub(crate) version: u32,
+    pub(crate) session: SessionId,
     pub(crate) chain: ChainId,
     pub(crate) epoch: Epoch,
     pub(crate) hello_received_at: WallTime,
@@ -53,6 +62,17 @@ struct Session {
     seeds: OpenSeeds,
     answers: Answers,
     unsynced: ByteCount,
+    early: Early<CarriedChanges>,
+    carried: Carried,
+}
+
+/// How changes come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carried {
+    /// In the session's stream.
+    InOrder,
+    /// On several connections: they may overtake one another.
+    Apart,
 }
 
 /// The source went away: nobody is left to answer.
@@ -126,6 +146,8 @@ fn serve(
         seeds: targets.open_seeds(start.chain)?,
         answers: answers.clone(),
         unsynced: ByteCount(0),
+        early: Early::new(ByteCount(WINDOW_BYTES)),
+        carried: Carried::InOrder,
     };
     session.welcome()?;
     while let Some(first) = waiting.blocking_recv() {
@@ -166,6 +188,8 @@ impl Session {
             .map(|volume| volume.size.0)
             .collect(),
             seeds: self.seeds.told(),
+            session: self.start.session.to_vec().into(),
+            carriers: carriers::MOST,
         };
         answer(&self.answers, Body::Welcome(welcome))
     }
@@ -189,6 +213,7 @@ impl Session {
                     kind,
                 })?;
                 self.unsynced = ByteCount(0);
+                self.early.begin_behind(open.last_message);
                 answer(
                     &self.answers,
                     Body::Begun(v1::CycleBegun {
@@ -196,28 +221,8 @@ impl Session {
                     }),
                 )?;
             }
-            Incoming::Changes {
-                number,
-                changes,
-                watermarks,
-            } => {
-                let frames = match seeded::with_bytes(changes, &self.seeds) {
-                    Ok(frames) => frames,
-                    Err(refusal) => {
-                        // What came before it need not travel again.
-                        self.acknowledge()?;
-                        return Err(Ending::Refused(refusal));
-                    }
-                };
-                self.writer
-                    .append(self.start.epoch, number, &frames, &watermarks)?;
-                // A message counts even if it is empty or was held already: its acknowledgement is owed.
-                let bytes = frames
-                    .iter()
-                    .map(|frame| frame.raw_length().0)
-                    .fold(1, u64::saturating_add);
-                self.unsynced = ByteCount(self.unsynced.0.saturating_add(bytes));
-            }
+            Incoming::Changes(changes) => self.take(changes)?,
+            Incoming::CarrierJoined => self.carried = Carried::Apart,
             Incoming::Seal(words) => self.seal(*words)?,
             Incoming::Abandon { cycle } => {
                 self.writer.abandon(self.start.epoch, cycle)?;
@@ -236,6 +241,42 @@ impl Session {
                 self.targets.still_valid(self.start.chain, newest, here);
             }
         }
+        Ok(())
+    }
+
+    /// Takes a message in when it is its turn, and those that waited for it.
+    fn take(&mut self, changes: CarriedChanges) -> Result<(), Ending> {
+        let number = changes.number;
+        if self.carried == Carried::Apart && !self.early.is_due(number) {
+            return Ok(self.early.keep(number, (changes.held(), changes))?);
+        }
+        self.append(changes)?;
+        self.early.took(number);
+        while let Some((next, changes)) = self.early.pop_due() {
+            self.append(changes)?;
+            self.early.took(next);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, changes: CarriedChanges) -> Result<(), Ending> {
+        let frames = match seeded::with_bytes(changes.changes, &self.seeds) {
+            Ok(frames) => frames,
+            Err(refusal) => {
+                // What came before it need not travel again.
+                self.acknowledge()?;
+                return Err(Ending::Refused(refusal));
+            }
+        };
+        let epoch = self.start.epoch;
+        self.writer
+            .append(epoch, changes.number, &frames, &changes.watermarks)?;
+        // A message counts even if it is empty or was held already: its acknowledgement is owed.
+        let bytes = frames
+            .iter()
+            .map(|frame| frame.raw_length().0)
+            .fold(1, u64::saturating_add);
+        self.unsynced = ByteCount(self.unsynced.0.saturating_add(bytes));
         Ok(())
     }
 

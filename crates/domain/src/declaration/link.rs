@@ -25,6 +25,8 @@ const DAYS: [(&str, Weekday); 7] = [
 ];
 const MINUTES_OF_A_DAY: u32 = 24 * 60;
 const MINUTES_OF_A_WEEK: u32 = 7 * MINUTES_OF_A_DAY;
+/// More than a target lets carry for one session.
+const MOST_CONNECTIONS: u32 = 8;
 /// Less than this would let a single message take long enough for cycles of other VMs to be late.
 const LEAST_LIMIT: ByteCount = ByteCount(256 << 10);
 
@@ -40,6 +42,8 @@ pub struct Link {
     bandwidth_limit: Option<ByteCount>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     schedule: Vec<LinkHours>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<u32>,
 }
 
 /// Hours of some days of the week, in UTC, at which another limit holds.
@@ -98,8 +102,14 @@ impl Link {
         &self.schedule
     }
 
+    /// On how many connections the changes of one VM may travel at most; `None` leaves it to the source.
+    #[must_use]
+    pub fn connections(&self) -> Option<u32> {
+        self.connections
+    }
+
     pub(super) fn read(at: &Cursor<'_>, problems: &mut Problems) -> Option<Self> {
-        let fields = Fields::open(at, &["to", "bandwidthLimit", "schedule"], problems)?;
+        let fields = Fields::open(at, &["to", "bandwidthLimit", "schedule", "connections"], problems)?;
         let to = fields.required("to", problems, Cursor::parsed);
         let bandwidth_limit = fields.optional("bandwidthLimit", problems, read_limit);
         let schedule = fields.optional("schedule", problems, |schedule, problems| {
@@ -112,13 +122,20 @@ impl Link {
                 ),
             }
         });
+        let connections = fields.optional("connections", problems, |connections, problems| {
+            connections.number(1, MOST_CONNECTIONS, problems)
+        });
         let link = Self {
             to: to?,
             bandwidth_limit: bandwidth_limit?,
             schedule: schedule?.unwrap_or_default(),
+            connections: connections?,
         };
-        if link.bandwidth_limit.is_none() && link.schedule.is_empty() {
-            return at.refuse("`bandwidthLimit` or `schedule` must be given", problems);
+        if link.bandwidth_limit.is_none() && link.schedule.is_empty() && link.connections.is_none() {
+            return at.refuse(
+                "`bandwidthLimit`, `schedule` or `connections` must be given",
+                problems,
+            );
         }
         Some(link)
     }

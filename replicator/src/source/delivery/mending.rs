@@ -48,7 +48,10 @@ impl Delivery<'_> {
                 } => opened,
             };
             match opened {
-                Ok(link) => self.lane.link = link,
+                Ok(link) => {
+                    self.lane.link = link;
+                    self.lane.width.lost(Instant::now());
+                }
                 Err(again) => {
                     error = again;
                     continue;

@@ -79,7 +79,7 @@ impl Delivery<'_> {
     async fn last_words(&mut self) -> Option<LinkError> {
         let refusal = async {
             loop {
-                match self.lane.link.receive().await {
+                match self.lane.link.last_word().await {
                     // Acknowledgements before it are heard again when the stream is mended.
                     Ok(_) => {}
                     Err(error @ LinkError::Refused { .. }) => return Some(error),

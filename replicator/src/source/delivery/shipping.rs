@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farshore_blocks::ByteCount;
-use farshore_proto::v1::{self, source_message::Body, target_message};
+use farshore_proto::v1::{self, target_message};
 use farshore_provider::Capture;
 use farshore_transfer::{Change, Message, Watermark};
 use futures_util::FutureExt;
@@ -110,10 +110,15 @@ impl Delivery<'_> {
         if let Some(shared) = &self.lane.link_pace {
             shared.take(payload).await;
         }
+        let paced = began.elapsed();
         let message = self.outbound.push(changes, watermarks);
         self.count(&message);
         match self.send_one(message).await {
-            Ok(()) => self.lane.tuning.shipped(raw, (waited, began.elapsed())),
+            Ok(()) => {
+                let for_link = began.elapsed();
+                self.lane.tuning.shipped(raw, (waited, for_link));
+                self.lane.widen(for_link.saturating_sub(paced));
+            }
             Err(error) => {
                 self.mend(error).await?;
             }
@@ -131,6 +136,7 @@ impl Delivery<'_> {
             }
         }
         self.lane.tuning.drained(began.elapsed());
+        self.lane.drained();
         Ok(())
     }
 
@@ -158,7 +164,7 @@ impl Delivery<'_> {
                 .map(convert::watermark_out)
                 .collect(),
         };
-        self.lane.link.send(Body::Changes(changes)).await
+        self.lane.link.carry(changes).await
     }
 
     async fn take_acknowledgement(&mut self) -> Result<(), LinkError> {
@@ -186,6 +192,7 @@ impl Delivery<'_> {
         }
         let delivered = self.outbound.acknowledge(acknowledged.durable_through_message)?;
         self.lane.tuning.delivered(delivered);
+        self.lane.width.delivered(delivered);
         Ok(())
     }
 

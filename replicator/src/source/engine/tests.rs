@@ -5,6 +5,7 @@ mod lying_target;
 mod memory_vm;
 mod offered;
 mod seeds;
+mod several_connections;
 mod wire_cutter;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -68,9 +69,14 @@ impl Target {
     }
 
     fn prepare(&self) -> Epoch {
+        self.prepare_of(DISK_BYTES)
+    }
+
+    /// With disks so large.
+    fn prepare_of(&self, disk_bytes: usize) -> Epoch {
         let volume = |name: &str| VolumeDescription {
             name: name.to_owned(),
-            size: ByteCount(DISK_BYTES as u64),
+            size: ByteCount(disk_bytes as u64),
         };
         let description = ChainDescription {
             vm: "vm".to_owned(),

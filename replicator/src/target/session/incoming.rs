@@ -26,11 +26,9 @@ pub(crate) enum Incoming {
         /// Of the point that it becomes, by index; none to leave them as they are.
         volumes: Vec<VolumeDescription>,
     },
-    Changes {
-        number: u64,
-        changes: Vec<Arrived>,
-        watermarks: Vec<(VolumeIndex, ByteOffset)>,
-    },
+    Changes(CarriedChanges),
+    /// From now on changes may come before their turn.
+    CarrierJoined,
     Seal(Box<SealWords>),
     Abandon {
         cycle: u64,
@@ -40,6 +38,26 @@ pub(crate) enum Incoming {
         offset_nanoseconds: i64,
         uncertainty: Duration,
     },
+}
+
+/// A message of changes.
+#[derive(Debug)]
+pub(crate) struct CarriedChanges {
+    pub(crate) number: u64,
+    pub(crate) changes: Vec<Arrived>,
+    pub(crate) watermarks: Vec<(VolumeIndex, ByteOffset)>,
+}
+
+impl CarriedChanges {
+    /// How many bytes of memory it holds on to.
+    pub(super) fn held(&self) -> ByteCount {
+        let held = self.changes.iter().map(|change| match change {
+            Arrived::Sent(frame) => frame.held_bytes(),
+            Arrived::Seeded(_) => 0,
+        });
+        let held = held.fold(0, usize::saturating_add);
+        ByteCount(u64::try_from(held).unwrap_or(u64::MAX))
+    }
 }
 
 /// What a seal says. The offset is the source's clock less this one's.
@@ -101,11 +119,11 @@ impl Incoming {
             .iter()
             .map(|mark| (VolumeIndex(mark.volume), ByteOffset(mark.scanned_through_bytes)))
             .collect();
-        Ok(Self::Changes {
+        Ok(Self::Changes(CarriedChanges {
             number: changes.message,
             changes: seeded::arrived(changes.frames)?,
             watermarks,
-        })
+        }))
     }
 
     pub(crate) fn seal(seal: v1::Seal) -> Result<Self, Malformed> {

@@ -34,11 +34,16 @@ type Answers = ReceiverStream<Result<v1::TargetMessage, Status>>;
 
 #[tonic::async_trait]
 impl Replication for LyingTarget {
+    type CarryStream = ReceiverStream<Result<v1::CarryAnswer, Status>>;
     type CompareStream = ReceiverStream<Result<v1::BlockHashes, Status>>;
     type ReplicateStream = Answers;
 
     async fn compare(&self, _: Request<v1::CompareRequest>) -> Result<Response<Self::CompareStream>, Status> {
         Err(Status::unimplemented("nothing is compared here"))
+    }
+
+    async fn carry(&self, _: Request<Streaming<v1::Carried>>) -> Result<Response<Self::CarryStream>, Status> {
+        Err(Status::unimplemented("nothing is carried here"))
     }
 
     async fn replicate(
@@ -72,6 +77,8 @@ fn answer(lie: Lie, body: Body) -> Option<target_message::Body> {
             volumes: Vec::new(),
             newest_sizes: Vec::new(),
             seeds: Vec::new(),
+            session: Vec::new().into(),
+            carriers: 0,
             protocol_version: if lie == Lie::Version { 9 } else { 1 },
             vault_incarnation: vec![1; if lie == Lie::Incarnation { 8 } else { 16 }].into(),
             newest: None,

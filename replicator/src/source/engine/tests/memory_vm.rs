@@ -77,6 +77,22 @@ impl MemoryVm {
         }
     }
 
+    /// Overwrites everything with bytes that cannot be compressed.
+    pub(super) fn fill_with_noise(&self) {
+        let mut inner = self.lock();
+        let Inner { disks, bitmaps, .. } = &mut *inner;
+        for (disk, bytes) in disks.iter_mut().enumerate() {
+            for (block, bytes) in bytes.chunks_mut(BLOCK).enumerate() {
+                for word in bytes.chunks_mut(8) {
+                    word.copy_from_slice(&self.random().to_le_bytes());
+                }
+                for dirty in bitmaps.values_mut() {
+                    dirty.insert((disk, block));
+                }
+            }
+        }
+    }
+
     /// Waits for this many live rounds, while the guest writes to the second disk faster than tests ship.
     pub(super) async fn write_until_rounds(&self, rounds: u64) {
         let mut ended = self.rounds.subscribe();

@@ -12,6 +12,7 @@ use std::{
 use farshore_blocks::{ByteCount, ChainId};
 use farshore_provider::{Check, CheckOutcome, MachineSpecification, Source, SourceError};
 use farshore_provider_qemu::{GuestAgentConfig, WatchdogConfig};
+use farshore_transfer::{Bounds, Shares};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
@@ -32,6 +33,12 @@ use crate::{
 };
 use any::{AnySource, Beside};
 
+/// What is under way is kept in memory until it is acknowledged: this much of all VMs, and no less of each than two messages.
+const WINDOWS: Bounds = Bounds {
+    total: ByteCount(256 * 1024 * 1024),
+    least: ByteCount(2 * 1024 * 1024),
+    most: ByteCount(32 * 1024 * 1024),
+};
 /// The verb of the `farshore` binary that holds a guest frozen.
 pub(crate) const FREEZER_VERB: &str = "hold-freeze";
 /// The verb that watches over a stopped guest.
@@ -50,6 +57,7 @@ pub(crate) struct Sources {
     metrics: Metrics,
     packers: Packers,
     links: LinkPaces,
+    windows: Shares,
     groups: Groups,
     /// One change at a time: an engine is ended before its successor begins.
     seats: Arc<Mutex<BTreeMap<ChainId, Seat>>>,
@@ -132,6 +140,7 @@ impl Sources {
             metrics,
             packers: Packers::new(),
             links: LinkPaces::default(),
+            windows: Shares::within(WINDOWS),
             groups,
             seats: Arc::new(Mutex::new(BTreeMap::new())),
         };
@@ -371,6 +380,7 @@ impl Sources {
             metrics: self.metrics.clone(),
             packers: self.packers.clone(),
             links: self.links.clone(),
+            windows: self.windows.clone(),
             stop: stop.clone(),
             audit: Audit::going_on(assignment.audit_rate, &self.audits, assignment.chain),
             application_points: ApplicationPoints::new(assignment.app_consistency),
@@ -380,7 +390,7 @@ impl Sources {
         };
         let store = self.store.clone();
         let task = tokio::spawn(async move {
-            let (ended, source) = engine.run().await;
+            let (ended, source) = Box::pin(engine.run()).await;
             if ended == Ended::Fenced {
                 let fenced = Assignment {
                     standing: Standing::Fenced,

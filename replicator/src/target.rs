@@ -22,6 +22,7 @@ use std::{
 };
 
 use farshore_blocks::{ChainId, Epoch, HolderNonce, Incarnation, Sequence, clock::WallTime};
+use farshore_transfer::Shares;
 use farshore_vault::{
     ChainDescription, Pin, PinRefused, PointRecord, RetentionPolicy, Vault, VaultError, VaultReader,
 };
@@ -51,6 +52,8 @@ pub(crate) struct Targets {
     retentions: Retentions,
     seeds: Seeds,
     damages: Damages,
+    /// What all sources together may have under way.
+    windows: Shares,
     known: Arc<Mutex<BTreeMap<ChainId, ChainStanding>>>,
 }
 
@@ -89,6 +92,7 @@ impl Targets {
             retentions: Retentions::open(state_directory)?,
             seeds: Seeds::open(state_directory)?,
             damages: Damages::open(state_directory)?,
+            windows: Shares::within(session::WINDOWS),
             known: Arc::new(Mutex::new(BTreeMap::new())),
         };
         for (chain, description) in targets.vault.chains() {

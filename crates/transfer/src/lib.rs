@@ -5,6 +5,7 @@ mod change;
 mod early;
 mod order;
 mod outbound;
+mod shares;
 mod version;
 mod welcome;
 
@@ -12,5 +13,6 @@ pub use change::Change;
 pub use early::{Early, TooEarly};
 pub use order::{Phase, Received, Violation, admit};
 pub use outbound::{AcknowledgementError, Message, Outbound, Watermark};
+pub use shares::{Bounds, Share, Shares};
 pub use version::{NoCommonVersion, PROTOCOL_VERSIONS, Versions};
 pub use welcome::{HeldCycle, PendingCycle, PointHead, ResumePlan, TargetHead, plan_resume};

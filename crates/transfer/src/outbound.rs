@@ -78,6 +78,11 @@ impl Outbound {
         self.cycle
     }
 
+    /// From now on so much may be unacknowledged. If more is, nothing is sent until less is.
+    pub fn set_window(&mut self, window: ByteCount) {
+        self.window = window;
+    }
+
     /// Whether another message may be sent before an acknowledgement comes.
     #[must_use]
     pub fn has_room(&self) -> bool {

@@ -10,10 +10,10 @@ mod widening;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farshore_blocks::{Digest, Sequence, clock::WallTime, point_digest};
+use farshore_blocks::{ByteCount, Digest, Sequence, clock::WallTime, point_digest};
 use farshore_proto::v1::{self, source_message::Body, target_message};
 use farshore_provider::{CapturedVolume, SourceError};
-use farshore_transfer::{HeldCycle, Outbound, PointHead};
+use farshore_transfer::{HeldCycle, Outbound, PointHead, Share, Shares};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -66,6 +66,8 @@ pub(crate) struct Lane {
     pub(crate) packers: Packers,
     pub(crate) tuning: Tuning,
     pub(crate) width: Width,
+    /// What all VMs together may have under way.
+    pub(crate) windows: Shares,
     pub(crate) stop: CancellationToken,
     pub(crate) metrics: Metrics,
     pub(crate) volumes: ChainVolumes,
@@ -75,6 +77,9 @@ pub(crate) struct Lane {
 pub(crate) struct Delivery<'a> {
     lane: &'a mut Lane,
     outbound: Outbound,
+    share: Share,
+    /// How much the target takes.
+    window: ByteCount,
     kind: v1::CycleKind,
     base: Option<PointHead>,
     /// Of the point that it becomes, as the target was told.
@@ -116,6 +121,8 @@ impl<'a> Delivery<'a> {
         let outbound = Outbound::new(cycle, lane.volumes.count(), lane.link.welcome.window);
         let mut delivery = Self {
             volumes: lane.volumes.told(captured),
+            share: lane.windows.join(),
+            window: lane.link.welcome.window,
             lane,
             outbound,
             kind,
@@ -143,6 +150,8 @@ impl<'a> Delivery<'a> {
         outbound.know_volumes(lane.volumes.count());
         let mut delivery = Self {
             volumes: lane.volumes.told(&[]),
+            share: lane.windows.join(),
+            window,
             lane,
             outbound,
             kind,
@@ -207,6 +216,14 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// How much the target takes from now on, if it says so.
+    fn told_window(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.window = ByteCount(bytes);
+        }
+        self.outbound.set_window(self.window.min(self.share.bytes()));
+    }
+
     async fn try_seal(&mut self, seal: v1::Seal) -> Result<PointHead, LinkError> {
         self.lane.link.send(Body::Seal(seal)).await?;
         loop {
@@ -234,9 +251,15 @@ impl<'a> Delivery<'a> {
         };
         self.lane.link.send(Body::Begin(begin)).await?;
         let answer = self.lane.link.answer().await?;
-        let target_message::Body::Begun(v1::CycleBegun { open: Some(open) }) = answer else {
+        let target_message::Body::Begun(v1::CycleBegun {
+            open: Some(open),
+            window_bytes,
+        }) = answer
+        else {
             return Err(link::unexpected(&answer, "a begun cycle"));
         };
+        self.window = self.lane.link.welcome.window;
+        self.told_window(window_bytes);
         for message in self.outbound.send_again(open.durable_through_message)? {
             self.send_message(message).await?;
         }

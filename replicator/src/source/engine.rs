@@ -13,7 +13,7 @@ use std::time::Duration;
 use farshore_blocks::{Sequence, clock::WallTime};
 use farshore_proto::v1::{self, source_message::Body, target_message};
 use farshore_provider::{ReplicaState, ScanState, Source, SourceError, Tracking, TrackingIdentity};
-use farshore_transfer::{HeldCycle, PointHead};
+use farshore_transfer::{HeldCycle, PointHead, Shares};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +70,7 @@ pub(crate) struct Engine<S: Source> {
     pub(crate) metrics: Metrics,
     pub(crate) packers: Packers,
     pub(crate) links: LinkPaces,
+    pub(crate) windows: Shares,
     pub(crate) stop: CancellationToken,
     pub(crate) audit: Audit,
     pub(crate) application_points: ApplicationPoints,
@@ -161,6 +162,7 @@ impl<S: Source> Engine<S> {
             packers: self.packers.clone(),
             tuning,
             width,
+            windows: self.windows.clone(),
             stop,
             metrics: self.metrics.clone(),
         };

@@ -172,8 +172,9 @@ impl Link {
             let put = |changes| place.send(message(source_message::Body::Changes(changes)));
             Ok(Box::new(put) as Box<dyn FnOnce(v1::Changes) + Send + '_>)
         };
+        // More waits in the stream's own queue, which therefore comes last.
         let places = self.carriers.places().map(FutureExt::boxed);
-        let (place, ..) = select_all(std::iter::once(own.boxed()).chain(places)).await;
+        let (place, ..) = select_all(places.chain(std::iter::once(own.boxed()))).await;
         place?(changes);
         Ok(())
     }

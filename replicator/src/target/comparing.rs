@@ -7,7 +7,10 @@ use farshore_blocks::{
 };
 use farshore_proto::v1;
 use farshore_vault::{HashSource, PointReader, ReadError, VaultError};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -20,13 +23,14 @@ const BLOCKS_PER_MESSAGE: u64 = 1024;
 const SEED_BLOCKS_PER_MESSAGE: u64 = 128;
 /// How many messages wait for the source: it is told what it will compare soon, not all of its disk.
 const WAITING_MESSAGES: usize = 2;
-/// How many sources compare at once; more wait. Each has a thread that reads.
+/// For how many sources hashes are made at once. They take turns, a message each, so that a resync of a large VM holds up nobody's audit,
+/// and with it the next cycle.
 const AT_ONCE: usize = 8;
 
 type Answers = mpsc::Sender<Result<v1::BlockHashes, Status>>;
 pub(crate) type Hashes = ReceiverStream<Result<v1::BlockHashes, Status>>;
 
-/// Who may compare now.
+/// Whose hashes are made now.
 #[derive(Debug, Clone)]
 pub(crate) struct Comparing {
     turns: Arc<Semaphore>,
@@ -37,6 +41,23 @@ impl Default for Comparing {
         Self {
             turns: Arc::new(Semaphore::new(AT_ONCE)),
         }
+    }
+}
+
+/// As a thread takes them.
+struct Turns {
+    turns: Arc<Semaphore>,
+    runtime: Handle,
+}
+
+impl Turns {
+    /// Works when it is its turn.
+    fn take<T>(&self, work: impl FnOnce() -> T) -> T {
+        // It is never closed; were it, nobody would have to wait.
+        let turn = self.runtime.block_on(self.turns.acquire());
+        let done = work();
+        drop(turn);
+        done
     }
 }
 
@@ -63,30 +84,24 @@ impl Comparing {
     ///
     /// # Errors
     /// When the source may not know it, or there is no such point or volume.
-    pub(crate) async fn answer(
-        &self,
-        targets: &Targets,
-        request: &v1::CompareRequest,
-    ) -> Result<Hashes, Status> {
+    pub(crate) fn answer(&self, targets: &Targets, request: &v1::CompareRequest) -> Result<Hashes, Status> {
         let wanted = wanted(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
         check_epoch(targets, &wanted)?;
-        let turns = Arc::clone(&self.turns);
-        let turn = turns
-            .acquire_owned()
-            .await
-            .map_err(|_| Status::unavailable("this replicator is stopping"))?;
+        let turns = Turns {
+            turns: Arc::clone(&self.turns),
+            runtime: Handle::current(),
+        };
         let targets = targets.clone();
         let (answers, stream) = mpsc::channel(WAITING_MESSAGES);
         thread::spawn(move || {
             let told = match wanted.from {
-                HashedFrom::Point(from) => tell_of_point(&targets, &wanted, from, &answers),
-                HashedFrom::Seed => tell_of_seed(&targets, &wanted, &answers),
+                HashedFrom::Point(from) => tell_of_point(&targets, &wanted, from, (&answers, &turns)),
+                HashedFrom::Seed => tell_of_seed(&targets, &wanted, (&answers, &turns)),
             };
             if let Err(refused) = told {
                 // Nobody may be listening any more.
                 let _ = answers.blocking_send(Err(refused));
             }
-            drop(turn);
         });
         Ok(ReceiverStream::new(stream))
     }
@@ -125,7 +140,7 @@ fn tell_of_point(
     targets: &Targets,
     wanted: &Wanted,
     from: HashSource,
-    answers: &Answers,
+    told_by: (&Answers, &Turns),
 ) -> Result<(), Status> {
     let opened = targets.reader().open_point(wanted.chain, wanted.point);
     let point: PointReader = opened.map_err(|error| status(&error))?;
@@ -133,13 +148,13 @@ fn tell_of_point(
     let size = volume
         .map(|volume| volume.size)
         .ok_or_else(|| no_volume(wanted))?;
-    tell((size, BLOCKS_PER_MESSAGE), wanted, answers, |first, count| {
+    tell((size, BLOCKS_PER_MESSAGE), wanted, told_by, |first, count| {
         let hashes = point.block_hashes(wanted.volume, first, count, from);
         hashes.map_err(|error| status(&error))
     })
 }
 
-fn tell_of_seed(targets: &Targets, wanted: &Wanted, answers: &Answers) -> Result<(), Status> {
+fn tell_of_seed(targets: &Targets, wanted: &Wanted, told_by: (&Answers, &Turns)) -> Result<(), Status> {
     let described = targets.reader().description(wanted.chain);
     let volumes = described.map_err(|error: VaultError| failed(&error))?.volumes;
     let volume = volumes.get(wanted.volume.as_usize());
@@ -153,7 +168,7 @@ fn tell_of_seed(targets: &Targets, wanted: &Wanted, answers: &Answers) -> Result
     tell(
         (size, SEED_BLOCKS_PER_MESSAGE),
         wanted,
-        answers,
+        told_by,
         |first, count| Ok(seed_hashes(seed, size, first..first.saturating_add(count))),
     )
 }
@@ -173,14 +188,14 @@ fn seed_hashes(seed: &SeedDisk, size: ByteCount, blocks: Range<u64>) -> Vec<Bloc
 fn tell(
     (size, at_once): (ByteCount, u64),
     wanted: &Wanted,
-    answers: &Answers,
+    (answers, turns): (&Answers, &Turns),
     mut hashes: impl FnMut(u64, u64) -> Result<Vec<BlockHash>, Status>,
 ) -> Result<(), Status> {
     let end = wanted.first_block.saturating_add(wanted.blocks).min(blocks(size));
     let mut at = wanted.first_block;
     while at < end {
         let count = at_once.min(end - at);
-        let hashes = hashes(at, count)?;
+        let hashes = turns.take(|| hashes(at, count))?;
         let message = v1::BlockHashes {
             first_block: at,
             hashes: hashes.into_iter().flat_map(BlockHash::to_bytes).collect(),

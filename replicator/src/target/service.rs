@@ -60,7 +60,7 @@ impl Replication for ReplicationService {
         &self,
         request: Request<v1::CompareRequest>,
     ) -> Result<Response<Self::CompareStream>, Status> {
-        let hashes = self.comparing.answer(&self.targets, request.get_ref()).await?;
+        let hashes = self.comparing.answer(&self.targets, request.get_ref())?;
         Ok(Response::new(hashes))
     }
 

@@ -10,7 +10,7 @@ use std::thread;
 
 use farshore_blocks::{ByteCount, ChainId, Epoch, clock::WallTime};
 use farshore_proto::v1::{self, target_message::Body};
-use farshore_transfer::{Early, PointHead};
+use farshore_transfer::{Bounds, Early, PointHead, Share};
 use farshore_vault::{
     ChainWriter, CycleBegin, CycleKind, OpenCycle, PointRecord, SealRequest, VolumeDescription,
 };
@@ -32,8 +32,14 @@ use crate::convert;
 
 /// How much may be written before it is synced although more is waiting.
 const SYNC_BYTES: ByteCount = ByteCount(8 * 1024 * 1024);
-/// How many unacknowledged bytes a source may have under way.
-const WINDOW_BYTES: u64 = 32 * 1024 * 1024;
+/// How many unacknowledged bytes a source may have under way at most, if few are.
+const WINDOW: ByteCount = ByteCount(32 * 1024 * 1024);
+/// What sources have under way waits in memory here: this much of all, and no less of each than two messages.
+pub(super) const WINDOWS: Bounds = Bounds {
+    total: ByteCount(256 * 1024 * 1024),
+    least: ByteCount(2 * 1024 * 1024),
+    most: WINDOW,
+};
 
 /// What the hello settled.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +70,8 @@ struct Session {
     unsynced: ByteCount,
     early: Early<CarriedChanges>,
     carried: Carried,
+    /// While a cycle is under way.
+    share: Option<Share>,
 }
 
 /// How changes come.
@@ -146,8 +154,9 @@ fn serve(
         seeds: targets.open_seeds(start.chain)?,
         answers: answers.clone(),
         unsynced: ByteCount(0),
-        early: Early::new(ByteCount(WINDOW_BYTES)),
+        early: Early::new(WINDOW),
         carried: Carried::InOrder,
+        share: None,
     };
     session.welcome()?;
     while let Some(first) = waiting.blocking_recv() {
@@ -178,7 +187,7 @@ impl Session {
             open: head.open.as_ref().map(open_out),
             hello_received_at: Some(convert::time_out(self.start.hello_received_at)),
             sent_at: Some(convert::time_out(WallTime::now())),
-            window_bytes: WINDOW_BYTES,
+            window_bytes: self.targets.windows.next().0,
             volumes: self.writer.volumes().iter().map(volume_out).collect(),
             newest_sizes: match head.newest {
                 Some(_) => self.writer.volumes_of_newest(),
@@ -214,10 +223,14 @@ impl Session {
                 })?;
                 self.unsynced = ByteCount(0);
                 self.early.begin_behind(open.last_message);
+                let windows = &self.targets.windows;
+                let share = self.share.get_or_insert_with(|| windows.join());
+                let window_bytes = share.bytes().0;
                 answer(
                     &self.answers,
                     Body::Begun(v1::CycleBegun {
                         open: Some(open_out(&open)),
+                        window_bytes,
                     }),
                 )?;
             }
@@ -227,6 +240,7 @@ impl Session {
             Incoming::Abandon { cycle } => {
                 self.writer.abandon(self.start.epoch, cycle)?;
                 self.unsynced = ByteCount(0);
+                self.share = None;
                 answer(&self.answers, Body::Abandoned(v1::Abandoned { cycle }))?;
             }
             Incoming::StillValid {
@@ -296,6 +310,7 @@ impl Session {
         };
         let point = self.writer.seal(&request)?;
         self.unsynced = ByteCount(0);
+        self.share = None;
         self.targets.sealed(self.start.chain, &point);
         if point.cycle_kind == CycleKind::Base {
             self.end_seeds();
@@ -329,6 +344,7 @@ impl Session {
         let acknowledged = v1::Acknowledged {
             cycle,
             durable_through_message: durable.message_number,
+            window_bytes: self.share.as_ref().map_or(0, |share| share.bytes().0),
         };
         answer(&self.answers, Body::Acknowledged(acknowledged))?;
         Ok(())

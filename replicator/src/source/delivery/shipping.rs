@@ -191,6 +191,7 @@ impl Delivery<'_> {
             });
         }
         let delivered = self.outbound.acknowledge(acknowledged.durable_through_message)?;
+        self.told_window(acknowledged.window_bytes);
         self.lane.tuning.delivered(delivered);
         self.lane.width.delivered(delivered);
         Ok(())

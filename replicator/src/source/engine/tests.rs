@@ -1,6 +1,7 @@
 //! The engine against a real target over real sockets, with disks in memory and a wire that can be cut.
 
 mod changing_disks;
+mod fairness;
 mod lying_target;
 mod memory_vm;
 mod offered;
@@ -12,6 +13,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use farshore_blocks::{ByteCount, ByteOffset, ChainId, Epoch, HolderNonce, Sequence, VolumeIndex};
 use farshore_provider::MachineSpecification;
+use farshore_transfer::Bounds;
 use farshore_vault::{ChainDescription, PointRecord, Vault, VolumeDescription};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +29,11 @@ use crate::{
 };
 
 const DISK_BYTES: usize = 3 * 1024 * 1024;
+const WINDOWS: Bounds = Bounds {
+    total: ByteCount(64 << 20),
+    least: ByteCount(2 << 20),
+    most: ByteCount(32 << 20),
+};
 const CHAIN: ChainId = ChainId::from_bytes([7; 16]);
 const SOURCE: HolderNonce = HolderNonce::from_bytes([1; 16]);
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -74,15 +81,19 @@ impl Target {
 
     /// With disks so large.
     fn prepare_of(&self, disk_bytes: usize) -> Epoch {
+        self.prepare_chain(CHAIN, "vm", disk_bytes)
+    }
+
+    fn prepare_chain(&self, chain: ChainId, vm: &str, disk_bytes: usize) -> Epoch {
         let volume = |name: &str| VolumeDescription {
             name: name.to_owned(),
             size: ByteCount(disk_bytes as u64),
         };
         let description = ChainDescription {
-            vm: "vm".to_owned(),
+            vm: vm.to_owned(),
             volumes: vec![volume("root"), volume("data")],
         };
-        self.targets.prepare(CHAIN, &description, SOURCE).unwrap()
+        self.targets.prepare(chain, &description, SOURCE).unwrap()
     }
 
     fn disks_at(&self, sequence: Sequence) -> Vec<Vec<u8>> {
@@ -147,6 +158,23 @@ fn assignment(endpoint: &str, epoch: Epoch) -> Assignment {
     }
 }
 
+/// What the VMs of a replicator share.
+struct Shared {
+    packers: Packers,
+    links: LinkPaces,
+    windows: Shares,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            packers: Packers::new(),
+            links: LinkPaces::default(),
+            windows: Shares::within(WINDOWS),
+        }
+    }
+}
+
 struct Running {
     metrics: Metrics,
     state: watch::Receiver<SourceState>,
@@ -165,6 +193,14 @@ impl Running {
     }
 
     fn start_reaching(source: MemorySource, assignment: Assignment, reach: Reach) -> Self {
+        Self::start_sharing(source, (assignment, reach), &Shared::default())
+    }
+
+    fn start_sharing(
+        source: MemorySource,
+        (assignment, reach): (Assignment, Reach),
+        shared: &Shared,
+    ) -> Self {
         let (sender, state) = watch::channel(SourceState::new(SourcePhase::Connecting));
         let stop = CancellationToken::new();
         let metrics = Metrics::new().unwrap();
@@ -173,8 +209,9 @@ impl Running {
             reach,
             state: sender,
             metrics: metrics.clone(),
-            packers: Packers::new(),
-            links: LinkPaces::default(),
+            packers: shared.packers.clone(),
+            links: shared.links.clone(),
+            windows: shared.windows.clone(),
             stop: stop.clone(),
             audit: Audit::new(assignment.audit_rate),
             application_points: ApplicationPoints::new(assignment.app_consistency),

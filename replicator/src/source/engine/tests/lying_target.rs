@@ -91,6 +91,7 @@ fn answer(lie: Lie, body: Body) -> Option<target_message::Body> {
     Some(match body {
         Body::Hello(_) => welcome(lie),
         Body::Begin(begin) => target_message::Body::Begun(v1::CycleBegun {
+            window_bytes: 0,
             open: Some(v1::OpenCycle {
                 cycle: begin.cycle,
                 kind: begin.kind,
@@ -102,6 +103,7 @@ fn answer(lie: Lie, body: Body) -> Option<target_message::Body> {
         }),
         Body::Changes(_) if lie == Lie::OutOfTurn => welcome(lie),
         Body::Changes(changes) => target_message::Body::Acknowledged(v1::Acknowledged {
+            window_bytes: 0,
             cycle: changes.cycle ^ u64::from(lie == Lie::OtherCycle),
             durable_through_message: changes.message
                 + 1000 * u64::from(lie == Lie::AcknowledgedBeforeItWasSent),

@@ -77,6 +77,11 @@ impl MemoryVm {
         }
     }
 
+    /// Of each disk.
+    pub(super) fn disk_bytes(&self) -> usize {
+        self.lock().disks[0].len()
+    }
+
     /// Overwrites everything with bytes that cannot be compressed.
     pub(super) fn fill_with_noise(&self) {
         let mut inner = self.lock();

@@ -2,7 +2,7 @@
 //! the target holds. While one message is sent the next ones are read and packed.
 
 use bytes::Bytes;
-use farshore_blocks::{ByteCount, Frame};
+use farshore_blocks::{ByteCount, Encoding, Frame};
 use farshore_provider::{Capture, SourceError, StateOfBytes};
 use farshore_transfer::Watermark;
 use futures_util::{Stream, StreamExt, stream};
@@ -22,8 +22,8 @@ const MESSAGES_UNDER_WAY: usize = 4;
 const READS_UNDER_WAY: usize = 8;
 /// How many messages wait for the sender besides.
 pub(crate) const READY_MESSAGES: usize = 1;
-/// How many batches in which nothing differs pass before the target hears how far the scan has come: 64 MiB of data.
-const EQUAL_BATCHES_A_MARK: u32 = 64;
+/// How many batches of which nothing is sent pass before the target hears how far the scan has come: 64 MiB of data.
+const SILENT_BATCHES_A_MARK: u32 = 64;
 
 /// A message that can be sent.
 #[derive(Debug)]
@@ -41,6 +41,37 @@ impl Ready {
     }
 }
 
+/// Watermarks that are yet to be told: of batches of which nothing is sent only some are.
+#[derive(Debug, Default)]
+struct Marks {
+    held: Vec<Watermark>,
+    silent: u32,
+}
+
+impl Marks {
+    fn hold_back(&mut self, message: Ready) -> Ready {
+        self.silent = self.silent.saturating_add(1);
+        if !message.frames.is_empty() || self.silent == SILENT_BATCHES_A_MARK {
+            *self = Self::default();
+            return message;
+        }
+        self.held = message.watermarks;
+        Ready {
+            watermarks: Vec::new(),
+            ..message
+        }
+    }
+
+    /// A message for those that are still held.
+    fn last(self) -> Ready {
+        Ready {
+            frames: Vec::new(),
+            watermarks: self.held,
+            done: ByteCount(0),
+        }
+    }
+}
+
 /// What is ready, or why nothing more comes.
 pub(crate) type Readiness = Result<Ready, DeliveryError>;
 
@@ -52,23 +83,31 @@ pub(crate) struct Reading<'a, C> {
 }
 
 impl<C: Capture> Reading<'_, C> {
-    /// Makes messages of all of `work`, until it is done or fails, or nobody takes them any more.
+    /// Makes messages of all of `work`, until it is done or fails, or nobody takes them any more. Where all is zero that does not
+    /// travel, blocks that turn out to be zero do not.
     pub(crate) async fn all(&self, work: &mut Worklist, ready: mpsc::Sender<Readiness>) {
+        let zeroes_travel = !work.begins_with_zeroes();
         let messages = std::iter::from_fn(|| work.next_batch()).map(|batch| async move {
             let pieces = self.read(&batch).await?;
+            let mut frames = self.packers.pack(pieces, &self.tuning).await?;
+            frames.retain(|frame| zeroes_travel || frame.encoding() != Encoding::Zero);
             Ok(Ready {
-                frames: self.packers.pack(pieces, &self.tuning).await?,
+                frames,
                 done: batch.data(),
                 watermarks: batch.watermarks,
             })
         });
         let mut messages = std::pin::pin!(stream::iter(messages).buffered(MESSAGES_UNDER_WAY));
+        let mut marks = Marks::default();
         while let Some(message) = messages.next().await {
+            let message = message.map(|message| marks.hold_back(message));
             let failed = message.is_err();
             if ready.send(message).await.is_err() || failed {
                 return;
             }
         }
+        // Whoever does not take it knows more of what went wrong.
+        let _ = ready.send(Ok(marks.last())).await;
     }
 
     /// As [`Reading::all`], but of whole blocks, and only of those that differ from `base`.
@@ -93,34 +132,21 @@ impl<C: Capture> Reading<'_, C> {
         let batches = std::iter::from_fn(|| work.next_batch())
             .map(|batch| async move { self.read(&batch).await.map(|pieces| (pieces, batch)) });
         let mut batches = std::pin::pin!(stream::iter(batches).buffered(MESSAGES_UNDER_WAY));
-        let mut equal = 0_u32;
-        let mut marks = Vec::new();
+        let mut marks = Marks::default();
         while let Some(read) = batches.next().await {
             let (pieces, batch): (_, Batch) = read?;
             let differing = what_differs(pieces, base).await?;
-            equal = equal.saturating_add(1);
-            let done = batch.data();
-            marks = batch.watermarks;
-            let mut message = Ready {
+            let message = Ready {
                 frames: self.packers.pack(differing, &self.tuning).await?,
-                watermarks: Vec::new(),
-                done,
+                done: batch.data(),
+                watermarks: batch.watermarks,
             };
-            if !message.frames.is_empty() || equal == EQUAL_BATCHES_A_MARK {
-                message.watermarks = std::mem::take(&mut marks);
-                equal = 0;
-            }
-            if ready.send(Ok(message)).await.is_err() {
+            if ready.send(Ok(marks.hold_back(message))).await.is_err() {
                 return Ok(());
             }
         }
-        let last = Ready {
-            frames: Vec::new(),
-            watermarks: marks,
-            done: ByteCount(0),
-        };
         // As above.
-        let _ = ready.send(Ok(last)).await;
+        let _ = ready.send(Ok(marks.last())).await;
         Ok(())
     }
 

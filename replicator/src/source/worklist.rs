@@ -124,6 +124,11 @@ impl Worklist {
         }
     }
 
+    /// Whether all that does not travel is zero at the target.
+    pub(crate) fn begins_with_zeroes(&self) -> bool {
+        self.purpose.begins_with_zeroes()
+    }
+
     /// How many bytes of data are still to be read.
     pub(crate) fn data_left(&self) -> ByteCount {
         data_of(&self.pieces)

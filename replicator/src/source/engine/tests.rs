@@ -8,6 +8,7 @@ mod offered;
 mod seeds;
 mod several_connections;
 mod wire_cutter;
+mod zeroes;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,6 +27,8 @@ pub(super) struct MemoryVm {
     seed: AtomicU64,
     /// How many live rounds ended well.
     rounds: watch::Sender<u64>,
+    /// Zeroes are told from data only by who reads them.
+    hides_zeroes: AtomicBool,
 }
 
 struct Inner {
@@ -53,6 +55,7 @@ impl MemoryVm {
             inner: Mutex::new(inner),
             seed: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
             rounds: watch::Sender::new(0),
+            hides_zeroes: AtomicBool::new(false),
         });
         vm.write_randomly(30);
         vm
@@ -107,6 +110,11 @@ impl MemoryVm {
             }
             let _ = tokio::time::timeout(Duration::from_millis(20), ended.changed()).await;
         }
+    }
+
+    /// As a disk of which the file system knows no holes.
+    pub(super) fn hide_zeroes(&self) {
+        self.hides_zeroes.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn zero_something(&self) {
@@ -278,7 +286,17 @@ impl Source for MemorySource {
             CaptureKind::Scan => {
                 let in_scan = matches!(current, Bitmap::Scan(_));
                 let scanned = |place: usize| in_scan || self.known[place] == 0;
-                (whole(&inner.disks, &self.declared, scanned), None, current)
+                let hidden = self.vm.hides_zeroes.load(Ordering::Relaxed);
+                let zeroes = if hidden {
+                    StateOfBytes::Data
+                } else {
+                    StateOfBytes::Zero
+                };
+                (
+                    whole(&inner.disks, (&self.declared, zeroes), scanned),
+                    None,
+                    current,
+                )
             }
             CaptureKind::Round => {
                 let dirty = self.with_grown(&inner.disks, &inner.bitmaps[&current]);
@@ -417,17 +435,17 @@ fn volume(index: usize, disk: &[u8], extents: Vec<StatedExtent>) -> CapturedVolu
     }
 }
 
-fn whole(disks: &Disks, declared: &[usize], scanned: impl Fn(usize) -> bool) -> Vec<CapturedVolume> {
+fn whole(
+    disks: &Disks,
+    (declared, zeroes): (&[usize], StateOfBytes),
+    scanned: impl Fn(usize) -> bool,
+) -> Vec<CapturedVolume> {
     let states = |disk: &Vec<u8>| -> Vec<StatedExtent> {
         disk.chunks(BLOCK)
             .enumerate()
             .map(|(block, bytes)| {
                 let zero = bytes.iter().all(|byte| *byte == 0);
-                let state = if zero {
-                    StateOfBytes::Zero
-                } else {
-                    StateOfBytes::Data
-                };
+                let state = if zero { zeroes } else { StateOfBytes::Data };
                 StatedExtent {
                     extent: block_extent(block, 1),
                     state,

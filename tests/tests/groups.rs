@@ -301,6 +301,7 @@ fn a_replicator_that_is_killed_or_hangs_in_the_middle_leaves_no_vm_standing_and_
             scene.lab.east.freeze();
             scene.both_run();
             scene.lab.east.thaw();
+            scene.both_run();
         }
         let instants = scene.instants_at_least(known + 3);
         known = instants.len();
@@ -329,15 +330,21 @@ fn an_operators_pause_is_not_undone_and_the_others_go_on_having_instants_with_it
     let scene = Scene::start();
     scene.group("first, second");
     let known = scene.instants_at_least(3).len();
-    let _ = scene.lab.bare("second").ask("stop", Value::Null);
+    let status = || scene.lab.bare("second").ask("query-status", Value::Null);
+    // A pause that meets one of ours ends with it.
+    eventually(LONG, "it stays paused", || {
+        let _ = scene.lab.bare("second").ask("stop", Value::Null);
+        std::thread::sleep(SILENCE_AND_SLACK);
+        (status()["status"] == "paused").then_some(())
+    });
+    let known = scene.instants().len().max(known);
     // The first waits for the second, and writes nothing any more; its disk is written as if it did.
     for pattern in 1..4 {
         scene.lab.bare("first").write("vddata", pattern, 0, 65536);
         let wanted = known + usize::from(pattern);
         let _ = scene.instants_at_least(wanted);
     }
-    let status = scene.lab.bare("second").ask("query-status", Value::Null);
-    assert_eq!(status["status"], "paused");
+    assert_eq!(status()["status"], "paused");
     let _ = scene.lab.bare("second").ask("cont", Value::Null);
     scene.both_run();
     judge(&numbers(&scene.lab.vault(), &scene.instants_at_least(known + 5)));
@@ -485,6 +492,7 @@ fn a_replicator_of_two_that_is_killed_or_hangs_in_the_middle_leaves_no_vm_standi
         } else {
             hit.restart();
         }
+        scene.both_run();
         let instants = scene.instants_at_least(known + 3);
         known = instants.len();
         judge(&numbers(&scene.lab.vault(), &instants));

@@ -33,3 +33,5 @@ mod surroundings;
 mod together;
 #[path = "capture/vm.rs"]
 mod vm;
+#[path = "capture/watched.rs"]
+mod watched;

@@ -20,7 +20,7 @@ pub(super) fn to_source(view: &FleetView, vm: &VmRecord, declared: &ProtectedVm)
     let (machine, disk_paths) = (machine::to_wire(declared), machine::disk_paths(declared));
     let owed = replicator.up && !status.disks.is_empty() && !follows(status, declared);
     owed.then(|| Owed {
-        listener: Listener::Source(vm.name.clone()),
+        listener: Listener::SourceDisks(vm.name.clone()),
         site: site.to_owned(),
         duty: Duty::Source(Some(replicator.register.name.clone())),
         body: Body::SetDisks(v1::SetDisks {

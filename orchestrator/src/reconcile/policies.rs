@@ -32,6 +32,8 @@ const AT_ONCE: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Listener {
     Source(String),
+    /// The same, of its disks: while these are refused, it still hears of everything else.
+    SourceDisks(String),
     Target(String),
 }
 
@@ -163,7 +165,6 @@ impl PolicyTeller {
 impl Teller {
     /// Gives how long nothing is to be said again.
     async fn tell(&self, owed: Owed) -> Duration {
-        let of_disks = matches!(owed.body, Body::SetDisks(_));
         let order = Order {
             site: owed.site.clone(),
             duty: owed.duty,
@@ -181,7 +182,7 @@ impl Teller {
                     "what is declared now was refused"
                 );
                 match owed.listener {
-                    Listener::Source(vm) if of_disks => {
+                    Listener::SourceDisks(vm) => {
                         self.note_refused_disks(&vm, &failure.message).await;
                         AFTER_REFUSED_DISKS
                     }

@@ -90,6 +90,7 @@ async fn watch(monitor: &Path, bitmap: &str, mark: &Path) {
             events: monitor.subscribe(),
             stops: 0,
             resumes: 0,
+            has_let_go: false,
         };
         say(ARMED);
         match armed.hold(Duration::from_millis(limit), &mut words).await {
@@ -157,6 +158,8 @@ struct Armed<'a> {
     events: broadcast::Receiver<Event>,
     stops: usize,
     resumes: usize,
+    /// We have sent `cont`, so that a guest that stands still later does so for someone else.
+    has_let_go: bool,
 }
 
 impl Armed<'_> {
@@ -178,28 +181,35 @@ impl Armed<'_> {
         self.resume().await;
         // Only who has not heard of its `stop` yet may have one under way.
         match self.resume_a_queued_stop(words).await {
-            Came::Disarm => return Told::Disarm(DISTURBED),
+            Came::Disarm => return Told::Disarm(self.seen().await),
             Came::End => return Told::Nothing,
             Came::Alive | Came::Silence => {}
         }
         loop {
             match words.recv().await.as_deref() {
-                Some(DISARM) => return Told::Disarm(DISTURBED),
+                Some(DISARM) => return Told::Disarm(self.seen().await),
                 Some(_) => {}
-                None => return Told::Nothing,
+                None => break,
             }
         }
+        if !self.has_let_go {
+            // Its `stop` may have come later than we waited for it.
+            self.resume().await;
+            self.resume_a_queued_stop(words).await;
+        }
+        Told::Nothing
     }
 
-    /// Whether anyone but us let the guest go on. A monitor answers behind all events of what went before.
+    /// Whether anyone but who disarms us let the guest go on. If not, that is left to them: a `stop` that was held up for longer than
+    /// we waited for it found nobody to undo it. A monitor answers behind all events of what went before.
     async fn seen(&mut self) -> &'static str {
         let asked = self
             .monitor
             .execute_within("query-status", Value::Null, COMMAND)
             .await;
         self.count();
-        // Ours is one of them.
-        if asked.is_ok() && self.resumes <= 1 {
+        // Theirs is one of them.
+        if asked.is_ok() && !self.has_let_go && self.resumes <= 1 {
             UNDISTURBED
         } else {
             DISTURBED
@@ -221,6 +231,7 @@ impl Armed<'_> {
             if !paused {
                 return;
             }
+            self.has_let_go = true;
             // Whether it did is asked again.
             drop(self.monitor.execute_within("cont", Value::Null, COMMAND).await);
             sleep(PAUSE).await;

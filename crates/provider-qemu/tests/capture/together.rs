@@ -31,7 +31,7 @@ const LATE: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(20);
 
 /// The example of this package, which cargo builds beside the tests.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let build = test.parent().and_then(Path::parent).unwrap();
     build.join("examples/stop_watchdog")
@@ -83,7 +83,7 @@ async fn round(first: &mut Member, second: &mut Member, limit: Duration) -> [Qem
     [one.unwrap(), two.unwrap()]
 }
 
-async fn status(vm: &Vm) -> String {
+pub(crate) async fn status(vm: &Vm) -> String {
     let status = vm.command("query-status", Value::Null).await.unwrap();
     status["status"].as_str().unwrap().to_owned()
 }

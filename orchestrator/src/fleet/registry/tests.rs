@@ -79,7 +79,7 @@ fn a_site_has_several_replicators_but_one_vault_and_a_name_one_site() {
         Err(AttachRefused::NameElsewhere { site, .. }) if site == "east"
     ));
     let with_vault = |name: &str| v1::Register {
-        replication_endpoint: "http://10.0.0.2:7201".to_owned(),
+        vault_incarnation: vec![9; 16].into(),
         ..register(name, "east", "a")
     };
     let mut keep = |name| {
@@ -110,10 +110,12 @@ fn addressed(site: &str, duty: Duty) -> Addressee {
 #[test]
 fn a_command_is_for_the_one_that_is_named_or_for_the_only_one_that_can_do_it() {
     let mut registry = Registry::default();
-    let mut add = |name: &str, captures: Option<bool>, endpoint: &str| {
+    let mut add = |name: &str, captures: Option<bool>, vault: &[u8]| {
         let register = v1::Register {
             captures,
-            replication_endpoint: endpoint.to_owned(),
+            vault_incarnation: vault.to_vec().into(),
+            // Sources can be dialled as well as vaults.
+            replication_endpoint: "http://10.0.0.2:7201".to_owned(),
             ..register(name, "east", "a")
         };
         let (outbound, _) = mpsc::channel(1);
@@ -127,12 +129,12 @@ fn a_command_is_for_the_one_that_is_named_or_for_the_only_one_that_can_do_it() {
         Found::One(session) => vec![session.name.clone()],
         Found::Several(names) => names,
     };
-    let sessions = add("vault", Some(false), "http://10.0.0.2:7201");
+    let sessions = add("vault", Some(false), &[9; 16]);
     assert_eq!(found(&sessions, Duty::Source(None)), [""; 0]);
-    let sessions = add("e1", Some(true), "");
+    let sessions = add("e1", Some(true), &[]);
     assert_eq!(found(&sessions, Duty::Source(None)), ["e1"]);
     // One of an older version does not say what it can.
-    let sessions = add("e2", None, "");
+    let sessions = add("e2", None, &[]);
     assert_eq!(found(&sessions, Duty::Source(None)), ["e1", "e2"]);
     assert_eq!(found(&sessions, Duty::Source(Some("e2".to_owned()))), ["e2"]);
     assert_eq!(found(&sessions, Duty::Source(Some("e3".to_owned()))), [""; 0]);

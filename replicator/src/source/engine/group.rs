@@ -12,7 +12,8 @@ use crate::source::{
     link,
 };
 
-/// How long the others are waited for, at least and at most: an interval, unless that is out of all proportion.
+/// How long the others are waited for, at least and at most: an interval, or twice as long as the last cycle took, unless that is out of all
+/// proportion.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -24,7 +25,14 @@ impl<S: Source> Engine<S> {
         seat: &mut Seat,
         wants: Wants,
     ) -> Result<Option<Meeting>, SessionError> {
-        let wait = self.assignment.interval.clamp(SHORTEST_WAIT, LONGEST_WAIT);
+        let last = self.state.borrow().last_cycle;
+        // Who is busy for as long as we were comes in time: else two whose cycles are long would miss each other in turn.
+        let busy = last.map_or(Duration::ZERO, |times| times.took.saturating_mul(2));
+        let wait = self
+            .assignment
+            .interval
+            .max(busy)
+            .clamp(SHORTEST_WAIT, LONGEST_WAIT);
         let met = tokio::select! {
             () = lane.stop.cancelled() => None,
             meeting = seat.meet(wants, Instant::now() + wait) => Some(meeting),

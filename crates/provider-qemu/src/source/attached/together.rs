@@ -127,9 +127,8 @@ impl Attached {
                 (held, accord, Some(watchdog))
             }
             Guest::Runs => {
-                let switched = self.switch_stopped(switch, participant, watchdog).await?;
-                site.scratch.unmark_stopping();
-                switched
+                self.switch_stopped(&site.scratch, switch, (participant, watchdog))
+                    .await?
             }
         };
         self.watchdog = watchdog;
@@ -168,9 +167,9 @@ impl Attached {
     /// A guest that runs; the watchdog is armed, and comes back disarmed if it is still there.
     async fn switch_stopped(
         &self,
+        scratch: &ScratchDirectory,
         switch: Command,
-        participant: Participant,
-        mut watchdog: Watchdog,
+        (participant, mut watchdog): (Participant, Watchdog),
     ) -> Result<(Duration, Accord, Option<Watchdog>), SourceError> {
         let stopping = Instant::now();
         let stop = [status_question(), Command::new("stop", Value::Null)];
@@ -184,6 +183,7 @@ impl Attached {
                     None
                 }
             };
+            scratch.unmark_stopping();
             let (held, accord) = self.switch_standing(switch, participant).await?;
             return Ok((held, accord, watchdog));
         }
@@ -196,12 +196,15 @@ impl Attached {
         let disarmed = watchdog.disarm().await;
         let is_ours_to_let_go = match (&disarmed, order) {
             (Ok(Seen::Undisturbed), Order::SwitchOnly) => true,
-            (Ok(_), _) => false,
-            (Err(_), _) => self.guest().await? == Guest::Stands,
+            (Err(_), Order::SwitchOnly) => self.guest().await? == Guest::Stands,
+            // It was let go, by the watchdog or with the switch: a pause that is seen now is an operator's.
+            (Ok(Seen::Disturbed), Order::SwitchOnly)
+            | (Ok(_) | Err(_), Order::SwitchThenLetGo | Order::LetGoThenSwitch) => false,
         };
         if is_ours_to_let_go {
             self.hypervisor.run_all(&[let_go()]).await?;
         }
+        scratch.unmark_stopping();
         let stood = met.and_then(|()| stood_still(&answers));
         let (seen, watchdog) = match disarmed {
             Ok(Seen::Undisturbed) => (Ok(()), Some(watchdog)),
@@ -228,7 +231,11 @@ impl Attached {
 /// Nothing is stopped before all that lets it go on is there.
 async fn ready_to_stop(site: &Site, watchdog: &mut Watchdog, limit: Duration) -> Result<(), String> {
     site.scratch.mark_stopping().map_err(|error| error.to_string())?;
-    watchdog.arm(limit).await
+    watchdog.arm(limit).await?;
+    if watchdog.has_given_us_up() {
+        return Err("it was held up before its guest was stopped".to_owned());
+    }
+    Ok(())
 }
 
 /// Lets a guest go on that was left standing when both its stopper and its watchdog were killed. An operator's own pause has no mark of
